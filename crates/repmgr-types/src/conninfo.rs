@@ -187,9 +187,9 @@ impl Conninfo {
     }
 
     fn set_known(&mut self, keyword: &str, value: String) -> Result<(), ConninfoError> {
-        // libpq still translates this keyword of PostgreSQL 7.
+        // libpq still translates this keyword of PostgreSQL 7, by its first letter.
         let (keyword, value) = match (keyword, value.as_str()) {
-            ("requiressl", "1") => ("sslmode", "require".to_owned()),
+            ("requiressl", value) if value.starts_with('1') => ("sslmode", "require".to_owned()),
             ("requiressl", _) => ("sslmode", "prefer".to_owned()),
             _ => (keyword, value),
         };
