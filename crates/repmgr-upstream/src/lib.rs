@@ -1,1 +1,45 @@
-//! (being written)
+//! The upstream PostgreSQL node as a client sees it: connecting as libpq would, asking what a
+//! clone must know, checking that the server can feed a standby, and keeping repmgr's records.
+//!
+//! [`connect`] takes a [`Conninfo`](repmgr_types::Conninfo) and an [`Environment`] and gives an
+//! [`Upstream`]. Every call blocks and every call ends: connecting after `connect_timeout`
+//! (2 s unless set, as in repmgr), a query after [`QUERY_TIMEOUT`], also when the server
+//! accepts and never answers. Not for use inside an async task.
+//!
+//! This crate must not know Barman, the clone's order of things, or any file on this host
+//! other than password, service and certificate files. SQL is written for PostgreSQL 10 and later.
+//!
+//! ```no_run
+//! use repmgr_types::Conninfo;
+//! use repmgr_upstream::{Environment, Requirements, connect};
+//!
+//! let conninfo = Conninfo::parse("host=node1 user=repmgr dbname=repmgr")?;
+//! let upstream = connect(&conninfo, &Environment::from_process())?;
+//! println!("{} runs PostgreSQL {}", upstream.endpoint(), upstream.server_version());
+//! for problem in upstream.checks(&Requirements::default())? {
+//!     println!("{}", problem.message);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod checks;
+mod connect;
+mod environment;
+mod error;
+mod nodes;
+mod params;
+mod passfile;
+mod service;
+mod session;
+mod slots;
+mod tls;
+mod upstream;
+
+pub use checks::{Problem, Requirements, SettingsSnapshot, Severity};
+pub use connect::connect;
+pub use environment::Environment;
+pub use error::{ConnectError, ConnectErrorKind, Endpoint, Failure, NoConnection, QueryError, ServerError};
+pub use nodes::{ExtensionState, NodeRecord, PrimarySearch};
+pub use session::QUERY_TIMEOUT;
+pub use slots::ReplicationSlot;
+pub use upstream::{Privileges, Tablespace, Upstream};
