@@ -1,1 +1,57 @@
-fn main() {}
+//! Development tasks, run as `cargo xtask …`: the demo, a lab to try things in, all tests.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for the terminal"
+)]
+
+mod demo;
+mod lab;
+mod prepare;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Development tasks of repmgr-rs",
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Clone a standby from a real Barman backup, show that it works, and clean up
+    Demo,
+    /// A primary, sshd and Barman to try things on by hand
+    #[command(subcommand)]
+    Lab(lab::Task),
+    /// Install and fetch what the tests need, then run them all
+    Test {
+        /// Arguments for `cargo test`, for example `-p repmgr-types` or `-- some_name`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Demo => demo::run(),
+        Task::Lab(task) => lab::run(&task),
+        Task::Test { arguments } => test::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace: it is a program on this machine that failed, not our code.
+            eprintln!("\nFAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -92,6 +92,11 @@ impl BarmanInstall {
         })
     }
 
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Its version.
     pub fn version(&self) -> BarmanVersion {
         self.version

@@ -237,7 +237,8 @@ impl Lab {
 
     /// Writes repmgr.conf for a standby with a free port and a data directory that does not exist.
     ///
-    /// `settings` are added; one the lab has itself is replaced, or left out if the value is empty.
+    /// `settings` are added, several of one name too; one the lab has itself is replaced, or left out if the
+    /// value is empty.
     ///
     /// # Errors
     /// If there is no free port or the file cannot be written.
@@ -261,6 +262,17 @@ impl Lab {
             port,
             conf,
         })
+    }
+
+    /// `OLD=NEW` for each tablespace of the primary, to give to `tablespace_mapping`: both nodes are on this
+    /// host and cannot share them.
+    pub fn mappings(&self, node_id: u32) -> Vec<String> {
+        let to = self.scratch.join(format!("node{node_id}/tablespaces"));
+        let pair = |location: &PathBuf| {
+            let name = location.file_name().unwrap_or_default().to_string_lossy();
+            format!("{}={}/{name}", location.display(), to.display())
+        };
+        self.primary.tablespaces().iter().map(pair).collect()
     }
 
     /// The `repmgr` under test, copied to where the lab's account can run it.
@@ -312,6 +324,28 @@ impl Lab {
         Instance::new(&self.scratch, &self.install, &target.data_dir, target.port)
     }
 
+    /// A script that runs its arguments, or a shell, as a child of the lab would run: same account, PATH and
+    /// working directory. For typing commands by hand.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn enter_script(&self) -> Result<PathBuf> {
+        let (scratch, user) = (self.scratch.path().display(), &self.scratch.account().name);
+        let clients = self.install.client_bin_dir()?;
+        let path = format!(
+            "{}:{}:{}",
+            self.scratch.search_path(),
+            self.install.bin_dir().display(),
+            clients.display()
+        );
+        let body = format!(
+            "#!/bin/sh\nif [ \"$(id -u)\" = 0 ]; then exec runuser -u {user} -- \"$0\" \"$@\"; fi\ncd {scratch}\n\
+             [ $# -gt 0 ] || set -- bash --norc\nexec env -i TERM=\"$TERM\" LANG=C.UTF-8 USER={user} \
+             LOGNAME={user} HOME={scratch}/home PATH={path} PS1='lab$ ' \"$@\"\n"
+        );
+        self.scratch.write("enter", &body, 0o755)
+    }
+
     /// Lets everything run on after the end of this process; returns the directory for [`Scratch::adopt`].
     ///
     /// # Errors
@@ -351,12 +385,9 @@ impl Lab {
         if barman != "barman" {
             settings.push(("barman_command", barman));
         }
-        for (key, value) in given {
-            settings.retain(|(own, _)| own != key);
-            if !value.is_empty() {
-                settings.push((key, (*value).to_owned()));
-            }
-        }
+        settings.retain(|(own, _)| given.iter().all(|(key, _)| own != key));
+        let given = given.iter().filter(|(_, value)| !value.is_empty());
+        settings.extend(given.map(|(key, value)| (*key, (*value).to_owned())));
         let mut text = String::new();
         for (key, value) in settings {
             writeln!(text, "{key}='{}'", value.replace('\'', "''"))?;

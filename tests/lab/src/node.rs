@@ -344,6 +344,7 @@ pub struct PrimaryOptions {
 pub struct Primary {
     instance: Instance,
     archive: PathBuf,
+    tablespaces: Vec<PathBuf>,
 }
 
 impl std::ops::Deref for Primary {
@@ -374,12 +375,24 @@ impl Primary {
             move_configuration(&data_dir, &conf_dir)?;
             instance = instance.with_conf_dir(&conf_dir);
         }
-        let primary = Self { instance, archive };
+        let location =
+            |tablespace: &Tablespace| scratch.join(name).join("tablespaces").join(tablespace.dir_name());
+        let tablespaces = options.tablespaces.iter().map(location).collect();
+        let primary = Self {
+            instance,
+            archive,
+            tablespaces,
+        };
         primary.archive_to(&[])?;
         primary.configure(options)?;
         primary.start()?;
-        primary.fill(name, options)?;
+        primary.fill(options)?;
         Ok(primary)
+    }
+
+    /// Locations of its tablespaces.
+    pub fn tablespaces(&self) -> &[PathBuf] {
+        &self.tablespaces
     }
 
     /// Sends every WAL file from now on to each of these directories.
@@ -414,7 +427,7 @@ impl Primary {
         self.write_conf(&conf)
     }
 
-    fn fill(&self, name: &str, options: &PrimaryOptions) -> Result<()> {
+    fn fill(&self, options: &PrimaryOptions) -> Result<()> {
         self.sql_in("postgres", "create role repmgr superuser login replication")?;
         self.sql_in("postgres", "create database repmgr owner repmgr")?;
         let rows = if options.rows == 0 { 1000 } else { options.rows };
@@ -423,10 +436,8 @@ impl Primary {
              repeat(md5(random()::text), 5)); insert into lab_rows (note) select 'row ' || n from \
              generate_series(1, {rows}) n"
         ))?;
-        for (n, tablespace) in options.tablespaces.iter().enumerate() {
-            let location = self
-                .scratch
-                .dir(Path::new(name).join("tablespaces").join(tablespace.dir_name()))?;
+        for (n, (tablespace, location)) in options.tablespaces.iter().zip(&self.tablespaces).enumerate() {
+            self.scratch.dir(location)?;
             let quoted = tablespace.name.replace('"', "\"\"");
             self.sql(&format!(
                 "create tablespace \"{quoted}\" location '{}'",

@@ -1,6 +1,6 @@
 //! The guard process: nothing of a lab survives the process that made it.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -48,15 +48,13 @@ fn a_detached_one_lives_until_it_is_adopted() {
 #[ignore = "run by sigkill_leaves_nothing"]
 fn holds_a_scratch_directory_for_ever() {
     let scratch = Scratch::new().unwrap();
-    let child = starts_sleeping(&scratch);
-    writeln!(
-        std::io::stderr(),
-        "HELD {} {}",
-        child.id(),
-        scratch.path().display()
-    )
-    .unwrap();
-    sleep(Duration::from_secs(1000));
+    let script = "echo HELD $$ $1; exec sleep 1000";
+    scratch
+        .command("sh")
+        .args(["-c", script, "sh"])
+        .arg(scratch.path())
+        .status()
+        .unwrap();
 }
 
 #[test]
@@ -68,15 +66,17 @@ fn sigkill_leaves_nothing() {
             "--ignored",
             "--nocapture",
         ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(holder.stderr.take().unwrap())
+    let mut lines = BufReader::new(holder.stdout.take().unwrap())
         .lines()
         .map_while(Result::ok);
-    let held = lines.find(|line| line.starts_with("HELD ")).unwrap();
-    let words: Vec<&str> = held.split(' ').collect();
+    let held = lines.find(|line| line.contains("HELD ")).unwrap();
+    let words: Vec<&str> = held
+        .split(' ')
+        .skip_while(|word| !word.ends_with("HELD"))
+        .collect();
     let (process, path) = (format!("/proc/{}", words[1]), PathBuf::from(words[2]));
     assert!(path.exists() && Path::new(&process).exists());
     holder.kill().unwrap();
