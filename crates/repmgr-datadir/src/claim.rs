@@ -1,0 +1,471 @@
+//! Taking a directory for a clone, and handing it over when the clone is complete.
+
+#[cfg(test)]
+mod tests;
+mod undo;
+
+use std::ffi::CStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use repmgr_types::CancelToken;
+use rustix::fs::{AtFlags, FlockOperation, Mode};
+use rustix::io::Errno;
+
+use undo::Undo;
+pub use undo::UndoError;
+
+use crate::control::{ControlError, PG_CONTROL, PgControlHead};
+use crate::erase::{EraseError, disable_instance, remove_children};
+use crate::marker::{LOCK, MARKER, Marker, Phase, STATE_DIR};
+use crate::server::{ServerState, server_state};
+use crate::target::{Target, TargetState, in_process, is_protected, names_in};
+use crate::tree::{Tree, TreeError};
+use crate::{Permissions, sys};
+
+/// How a directory is to be taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TakeOptions {
+    /// What the cluster allows. An existing stricter mode stays; see [`Claim::permissions`].
+    pub permissions: Permissions,
+    /// Take a directory that holds a stopped instance or other files. Taking erases nothing yet.
+    pub force: bool,
+}
+
+/// What [`Claim::take`] is about to do; for telling the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preparation<'a> {
+    /// Create this directory, and missing parents.
+    CreatingDirectory(&'a Path),
+    /// Check the mode of this existing directory and correct it if need be.
+    CorrectingPermissions(&'a Path),
+}
+
+/// A directory could not be taken. It is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// It has content, and force was not asked for.
+    #[error("{0:?} exists and is not empty")]
+    NotEmpty(PathBuf),
+    /// It is not what it was when it was looked at.
+    #[error("{0:?} was changed by somebody else since it was looked at")]
+    Changed(PathBuf),
+    /// Another clone is being made in it.
+    #[error("another clone into {path:?} is in progress{}", in_process(*.pid))]
+    InProgress {
+        /// The directory.
+        path: PathBuf,
+        /// The process that does so, where known.
+        pid: Option<u32>,
+    },
+    /// Something could not be created, opened, locked, or given its mode.
+    #[error("could not {action} {path:?}")]
+    Io {
+        /// What was tried, as a verb: "create the directory".
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory could not be opened.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+impl ClaimError {
+    /// What to do next, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotEmpty(_) => "use -F/--force to overwrite it".into(),
+            Self::Changed(_) => "make sure that nothing else uses it, then run the same command again".into(),
+            Self::InProgress { .. } => "wait for it to end, or stop it".into(),
+            Self::Tree(error) => return error.hint(),
+            Self::Io { .. } => return None,
+        })
+    }
+}
+
+/// A directory that is ours to clone into, with nothing in it changed so far. Dropping it takes back
+/// what taking it did: created directories, a corrected mode, the lock.
+#[derive(Debug)]
+pub struct Claim {
+    // Taken back before the lock below is given up.
+    undo: Undo,
+    place: Place,
+    state: TargetState,
+}
+
+/// A directory in which a clone is being made. Dropping it leaves everything as it is: the directory
+/// says that it is unfinished, and PostgreSQL cannot start on it.
+#[derive(Debug)]
+pub struct Building {
+    place: Place,
+}
+
+#[derive(Debug)]
+struct Place {
+    tree: Arc<Tree>,
+    /// Unlocked when closed.
+    #[expect(dead_code, reason = "held, not read")]
+    lock: File,
+}
+
+/// A clone that was begun cannot be continued.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// There is none, or what it left cannot be trusted.
+    #[error("{0:?} holds no clone that can be continued")]
+    NotResumable(PathBuf),
+    /// The marker could not be written.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// The clone could not be completed. PostgreSQL cannot start on the directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FinishError {
+    /// That is no control file.
+    #[error("the backup's control file is damaged")]
+    Control(#[from] ControlError),
+    /// Data could not be brought to disk. The directory is marked as useless.
+    #[error("not all data could be brought to disk")]
+    Flush(#[source] TreeError),
+    /// The control file could not be moved into place.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Everything is in place, but the clone's own state below the directory could not be removed.
+    #[error("the clone is complete, but its working files could not be removed")]
+    TidyUp(#[source] EraseError),
+}
+
+impl FinishError {
+    /// What to do next, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Control(_) => Some("check the backup; another one may be whole".into()),
+            Self::Flush(_) => Some("check the disk and the kernel's log before cloning again".into()),
+            Self::Tree(error) => error.hint(),
+            Self::TidyUp(error) => error.hint(),
+        }
+    }
+}
+
+impl Claim {
+    /// Takes a directory: creates it (parents as the umask says, itself 0700 or 0750) or corrects its
+    /// mode, and locks it against other clones. `announce` hears of each step before it is taken.
+    ///
+    /// # Errors
+    /// When the directory has content without [`TakeOptions::force`], was changed since it was
+    /// inspected, or is being cloned into already. What was done is undone.
+    pub fn take(
+        target: &Target,
+        options: TakeOptions,
+        announce: &mut dyn FnMut(Preparation<'_>),
+    ) -> Result<Self, ClaimError> {
+        let path = target.path();
+        let mut undo = Undo::new(path);
+        match target.state() {
+            TargetState::Absent { .. } => {
+                announce(Preparation::CreatingDirectory(path));
+                undo.done.created =
+                    sys::make_dirs(path, options.permissions.directory()).map_err(|(at, source)| {
+                        let lost_race = at == path && source.kind() == io::ErrorKind::AlreadyExists;
+                        if lost_race {
+                            ClaimError::Changed(at)
+                        } else {
+                            failed("create the directory", at, source)
+                        }
+                    })?;
+                if undo.done.created.is_empty() {
+                    return Err(ClaimError::Changed(path.to_owned()));
+                }
+            }
+            TargetState::Instance(_) | TargetState::NonEmpty { .. } if !options.force => {
+                return Err(ClaimError::NotEmpty(path.to_owned()));
+            }
+            _ => announce(Preparation::CorrectingPermissions(path)),
+        }
+        let mut tree = Tree::open(path, options.permissions)?;
+        let mode = check_same(&tree, target)?;
+        let correct = options.permissions.correct_directory(mode);
+        if correct != mode {
+            rustix::fs::fchmod(tree.root(), Mode::from_raw_mode(correct))
+                .map_err(|errno| failed("set the mode of", path.to_owned(), errno.into()))?;
+            undo.done.mode = Some(mode);
+        }
+        tree.set_permissions(Permissions::of_directory(correct));
+        let lock = take_lock(&tree, &mut undo, announce)?;
+        check_still_empty(target)?;
+        Ok(Self {
+            undo,
+            place: Place {
+                tree: Arc::new(tree),
+                lock,
+            },
+            state: target.state().clone(),
+        })
+    }
+
+    /// What the directory's mode allows; the rest of the clone should follow it, as PostgreSQL does.
+    pub fn permissions(&self) -> Permissions {
+        self.place.tree.permissions()
+    }
+
+    /// Gives the directory back as it was. As dropping the claim, but tells of failures.
+    ///
+    /// # Errors
+    /// The first thing that could not be taken back; the rest was tried.
+    pub fn release(mut self) -> Result<(), UndoError> {
+        self.undo.run()
+    }
+
+    /// Begins a clone with nothing: marks the directory as unfinished and erases its content, the
+    /// control file first. `identity` says what is being cloned, for a later run to compare.
+    ///
+    /// Links are not followed: tablespaces and WAL directories elsewhere keep their content. `repmgr/`
+    /// stays, emptied, for the clone's own state, and `lost+found`; so do mount points, emptied.
+    ///
+    /// # Errors
+    /// Before anything is erased when a server was started meanwhile. Later errors leave a directory
+    /// that says of itself that it has to be erased.
+    pub fn start_over(
+        self,
+        identity: serde_json::Value,
+        cancel: &CancelToken,
+    ) -> Result<Building, EraseError> {
+        let Self {
+            mut undo,
+            place,
+            state,
+        } = self;
+        let tree = &place.tree;
+        let path = tree.path();
+        cancel.check()?;
+        if let ServerState::Running { pid, .. } = server_state(path)? {
+            return Err(EraseError::Running {
+                path: path.to_owned(),
+                pid,
+            });
+        }
+        if !matches!(state, TargetState::Absent { .. } | TargetState::Empty { .. }) {
+            if is_protected(path) {
+                return Err(EraseError::Protected(path.to_owned()));
+            }
+            if matches!(state, TargetState::Unfinished { .. }) {
+                undo.disarm();
+            }
+            undo.done.marker = true;
+            place.mark(Marker::new(identity.clone(), Phase::Discard))?;
+            disable_instance(tree.root(), path)?;
+            undo.disarm();
+            place.erase(cancel)?;
+        }
+        undo.done.marker = true;
+        place.mark(Marker::new(identity, Phase::Copying))?;
+        undo.disarm();
+        Ok(Building { place })
+    }
+
+    /// Continues the unfinished clone that was found here. Whether it is the wanted one is for the
+    /// caller to see, from its [`Marker::identity`].
+    ///
+    /// # Errors
+    /// When there is none, or its files cannot be trusted ([`Marker::is_resumable`]).
+    pub fn resume(self) -> Result<Building, ResumeError> {
+        let Self {
+            mut undo,
+            place,
+            state,
+        } = self;
+        match state {
+            TargetState::Unfinished { marker: Some(marker) } if marker.is_resumable() => {
+                place.mark(Marker::new(marker.identity, Phase::Copying))?;
+                undo.disarm();
+                Ok(Building { place })
+            }
+            _ => Err(ResumeError::NotResumable(place.tree.path().to_owned())),
+        }
+    }
+}
+
+impl Building {
+    /// The data directory, for writing.
+    pub fn tree(&self) -> Arc<Tree> {
+        Arc::clone(&self.place.tree)
+    }
+
+    /// What the directory's mode allows.
+    pub fn permissions(&self) -> Permissions {
+        self.place.tree.permissions()
+    }
+
+    /// Completes the clone: brings the data directory and the `others` (tablespaces, a WAL directory
+    /// elsewhere) to disk, then moves the control file into place, then removes the clone's own state.
+    /// Only after that can PostgreSQL start on the directory. All in it must be closed by now.
+    ///
+    /// # Errors
+    /// See [`FinishError`]. Except for [`FinishError::TidyUp`] PostgreSQL still cannot start.
+    pub fn finish(self, others: &[&Tree], pg_control: &[u8]) -> Result<(), FinishError> {
+        PgControlHead::parse_whole(pg_control)?;
+        let tree = &self.place.tree;
+        if let Err(error) = others.iter().copied().chain([&**tree]).try_for_each(Tree::sync) {
+            // Lost writes are reported once: the next run must not trust what looks complete.
+            if let Err(second) = self
+                .place
+                .mark(Marker::new(serde_json::Value::Null, Phase::Discard))
+            {
+                log::warn!("could not mark {:?} as useless: {second}", tree.path());
+            }
+            return Err(FinishError::Flush(error));
+        }
+        tree.write_durable(PG_CONTROL, pg_control, 0o640)?;
+        self.place.remove_state().map_err(FinishError::TidyUp)
+    }
+}
+
+impl Place {
+    fn mark(&self, marker: Marker) -> Result<(), TreeError> {
+        let json = serde_json::to_vec_pretty(&marker).map_err(|error| TreeError::Io {
+            action: "describe the clone in",
+            path: MARKER.into(),
+            source: error.into(),
+        })?;
+        self.tree.write_durable(MARKER, &json, 0o600)?;
+        rustix::fs::fsync(self.tree.root()).map_err(|errno| TreeError::Io {
+            action: "flush",
+            path: self.tree.path().to_owned(),
+            source: errno.into(),
+        })
+    }
+
+    /// Removes everything but the marker and its lock.
+    fn erase(&self, cancel: &CancelToken) -> Result<(), EraseError> {
+        let (root, path) = (self.tree.root(), self.tree.path());
+        let keep = |name: &CStr| name == sys::LOST_AND_FOUND || name.to_bytes() == STATE_DIR.as_bytes();
+        remove_children(root, path, &keep, cancel)?;
+        let path = path.join(STATE_DIR);
+        let state_dir = sys::open_dir(root, STATE_DIR).map_err(|errno| removing(&path, errno))?;
+        let keep = |name: &CStr| [MARKER, LOCK].iter().any(|file| path_ends_with(file, name));
+        remove_children(state_dir.as_fd(), &path, &keep, cancel)?;
+        self.tree.forget_handles();
+        Ok(())
+    }
+
+    fn remove_state(&self) -> Result<(), EraseError> {
+        let path = self.tree.path().join(STATE_DIR);
+        let dir = sys::open_dir(self.tree.root(), STATE_DIR).map_err(|errno| removing(&path, errno))?;
+        remove_children(dir.as_fd(), &path, &|_| false, &CancelToken::new())?;
+        rustix::fs::unlinkat(self.tree.root(), STATE_DIR, AtFlags::REMOVEDIR)
+            .and_then(|()| rustix::fs::fsync(self.tree.root()))
+            .map_err(|errno| removing(&path, errno))
+    }
+}
+
+fn failed(action: &'static str, path: PathBuf, source: io::Error) -> ClaimError {
+    ClaimError::Io { action, path, source }
+}
+
+fn path_ends_with(path: &str, name: &CStr) -> bool {
+    Path::new(path)
+        .file_name()
+        .is_some_and(|file| file.as_bytes() == name.to_bytes())
+}
+
+fn removing(path: &Path, errno: Errno) -> EraseError {
+    EraseError::Remove {
+        path: path.to_owned(),
+        source: errno.into(),
+    }
+}
+
+/// The directory's mode, if it is the one that was inspected.
+fn check_same(tree: &Tree, target: &Target) -> Result<u32, ClaimError> {
+    let stat = rustix::fs::fstat(tree.root())
+        .map_err(|errno| failed("look at", tree.path().to_owned(), errno.into()))?;
+    match target.identity() {
+        Some(known) if known != sys::identity(&stat) => Err(ClaimError::Changed(tree.path().to_owned())),
+        _ => Ok(stat.st_mode & 0o7777),
+    }
+}
+
+/// Where nothing was, nothing may be now: it would be lost or get mixed up with the clone.
+fn check_still_empty(target: &Target) -> Result<(), ClaimError> {
+    if !matches!(
+        target.state(),
+        TargetState::Absent { .. } | TargetState::Empty { .. }
+    ) {
+        return Ok(());
+    }
+    let path = target.path();
+    let names = names_in(path).map_err(|error| failed("read the directory", path.to_owned(), error))?;
+    if names == [STATE_DIR] {
+        Ok(())
+    } else {
+        Err(ClaimError::Changed(path.to_owned()))
+    }
+}
+
+fn take_lock(
+    tree: &Tree,
+    undo: &mut Undo,
+    announce: &mut dyn FnMut(Preparation<'_>),
+) -> Result<File, ClaimError> {
+    let state_dir = tree.path().join(STATE_DIR);
+    if tree.metadata(STATE_DIR)?.is_none() {
+        announce(Preparation::CreatingDirectory(&state_dir));
+        tree.create_dir(STATE_DIR)?;
+        undo.done.state_dir = true;
+    }
+    if tree
+        .metadata(STATE_DIR)?
+        .is_none_or(|meta| meta.kind != crate::Kind::Directory)
+    {
+        return Err(ClaimError::Tree(TreeError::NotADirectory {
+            path: tree.path().join(LOCK),
+            at: state_dir,
+        }));
+    }
+    let is_new = tree.metadata(LOCK)?.is_none();
+    let path = tree.path().join(LOCK);
+    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nofollow)
+        .open(&path)
+        .map_err(|source| failed("create", path.clone(), source))?;
+    undo.done.lock = is_new;
+    let locked = rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive);
+    match locked {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            // Somebody else's now; they take it back themselves.
+            undo.disarm();
+            let pid = Marker::read(tree.path()).ok().flatten().map(|marker| marker.pid);
+            return Err(ClaimError::InProgress {
+                path: tree.path().to_owned(),
+                pid,
+            });
+        }
+        Err(errno) => return Err(failed("lock", path, errno.into())),
+    }
+    // The clone that held it before may have removed it while we waited for nothing.
+    match rustix::fs::fstat(&file) {
+        Ok(stat) if stat.st_nlink > 0 => Ok(file),
+        Ok(_) => Err(ClaimError::Changed(tree.path().to_owned())),
+        Err(errno) => Err(failed("look at", path, errno.into())),
+    }
+}

@@ -1,0 +1,241 @@
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use repmgr_types::{CancelToken, Cancelled};
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use crate::server::{RunningError, ServerState, server_state};
+use crate::sys;
+use crate::tree::TreeError;
+
+/// A directory could not be emptied and prepared for a clone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EraseError {
+    /// A server was started on it in the meantime. Nothing was erased.
+    #[error("PostgreSQL appears to be running in {path:?} (process {pid})")]
+    Running {
+        /// The directory.
+        path: PathBuf,
+        /// The server's process.
+        pid: i32,
+    },
+    /// It could not be found out whether a server runs. Nothing was erased.
+    #[error(transparent)]
+    Unknown(#[from] RunningError),
+    /// Erasing was interrupted; the directory says that it is unfinished.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// A system directory, or one that holds the user's home. Nothing was erased.
+    #[error("{0:?} is no place for a data directory and is not emptied")]
+    Protected(PathBuf),
+    /// An entry could not be removed.
+    #[error("could not remove {path:?}")]
+    Remove {
+        /// The entry.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The marker could not be written.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+impl EraseError {
+    /// What to do next, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Running { .. } => Some("stop the server first".into()),
+            Self::Remove { path, .. } => Some(format!(
+                "see what keeps {path:?} from being removed, then run the same command again"
+            )),
+            Self::Tree(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// Removes everything in `dir` except what `keep` names, following no links. Where another file system
+/// is mounted inside, its content is removed, but the mount point and its `lost+found` stay.
+pub(crate) fn remove_children(
+    dir: BorrowedFd<'_>,
+    path: &Path,
+    keep: &dyn Fn(&CStr) -> bool,
+    cancel: &CancelToken,
+) -> Result<(), EraseError> {
+    let failed = |path: &Path, errno: Errno| EraseError::Remove {
+        path: path.to_owned(),
+        source: errno.into(),
+    };
+    for (name, kind) in sys::list(dir).map_err(|errno| failed(path, errno))? {
+        cancel.check()?;
+        if keep(&name) {
+            continue;
+        }
+        let full = path.join(OsStr::from_bytes(name.to_bytes()));
+        if kind != FileType::Directory {
+            match rustix::fs::unlinkat(dir, &*name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(failed(&full, errno)),
+            }
+        }
+        let below = sys::open_dir(dir, &*name).map_err(|errno| failed(&full, errno))?;
+        let mounted = is_other_device(dir, &below).map_err(|errno| failed(&full, errno))?;
+        remove_children(
+            below.as_fd(),
+            &full,
+            &|name| mounted && name == sys::LOST_AND_FOUND,
+            cancel,
+        )?;
+        match rustix::fs::unlinkat(dir, &*name, AtFlags::REMOVEDIR) {
+            // Busy: a mount point, which stays, empty.
+            Ok(()) | Err(Errno::NOENT | Errno::BUSY) => {}
+            Err(errno) => return Err(failed(&full, errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Takes `global/pg_control` away, so that PostgreSQL cannot start on what remains if erasing is
+/// interrupted, and only then looks whether a server runs: one that started before is seen now and gets
+/// its file back, one that starts later fails.
+pub(crate) fn disable_instance(root: BorrowedFd<'_>, path: &Path) -> Result<(), EraseError> {
+    let failed = |errno: Errno| EraseError::Remove {
+        path: path.join(crate::PG_CONTROL),
+        source: errno.into(),
+    };
+    let Some((dir, name)) = hide_control(root).map_err(failed)? else {
+        return Ok(());
+    };
+    match server_state(path) {
+        Ok(ServerState::Stopped { .. }) => Ok(()),
+        running => {
+            rename(&dir, HIDDEN, name).map_err(failed)?;
+            match running? {
+                ServerState::Running { pid, .. } => Err(EraseError::Running {
+                    path: path.to_owned(),
+                    pid,
+                }),
+                ServerState::Stopped { .. } => Ok(()),
+            }
+        }
+    }
+}
+
+const HIDDEN: &str = ".pg_control.repmgr-old";
+
+/// Renames the control file; `None` when there is none. When `global` is a link, which PostgreSQL would
+/// follow and we do not, the link itself.
+fn hide_control(root: BorrowedFd<'_>) -> Result<Option<(OwnedFd, &'static str)>, Errno> {
+    let (dir, name) = match sys::open_dir(root, "global") {
+        Ok(global) => (global, "pg_control"),
+        Err(errno) if sys::is_not_a_directory(errno) => (sys::open_dir(root, ".")?, "global"),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    match rename(&dir, name, HIDDEN) {
+        Ok(()) => Ok(Some((dir, name))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn rename(dir: &OwnedFd, from: &str, to: &str) -> Result<(), Errno> {
+    rustix::fs::renameat(dir, from, dir, to)?;
+    rustix::fs::fsync(dir)
+}
+
+fn is_other_device(dir: BorrowedFd<'_>, below: &OwnedFd) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstat(dir)?.st_dev != rustix::fs::fstat(below)?.st_dev)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn erase(path: &Path, cancel: &CancelToken) -> Result<(), EraseError> {
+        remove_children(
+            sys::open_root(path).unwrap().as_fd(),
+            path,
+            &|name| name == c"keep",
+            cancel,
+        )
+    }
+
+    #[test]
+    fn everything_but_what_is_kept_goes_and_links_are_not_followed() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("precious"), "x").unwrap();
+        fs::create_dir_all(dir.path().join("a/b/keep")).unwrap();
+        fs::create_dir(dir.path().join("keep")).unwrap();
+        fs::write(dir.path().join("a/new\nline"), "").unwrap();
+        symlink(outside.path(), dir.path().join("a/link")).unwrap();
+        symlink("/nonexistent", dir.path().join("dangling")).unwrap();
+        erase(dir.path(), &CancelToken::new()).unwrap();
+        let left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["keep"]);
+        assert!(outside.path().join("precious").exists());
+    }
+
+    #[test]
+    fn erasing_stops_when_asked_to() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), "").unwrap();
+        let cancel = CancelToken::new();
+        cancel.cancel();
+        assert!(matches!(
+            erase(dir.path(), &cancel),
+            Err(EraseError::Cancelled(_))
+        ));
+        assert!(dir.path().join("f").exists());
+    }
+
+    #[test]
+    fn an_instance_loses_its_control_file_also_behind_a_linked_directory() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = sys::open_root(dir.path()).unwrap();
+        let disable = || disable_instance(root.as_fd(), dir.path()).unwrap();
+        disable();
+        fs::write(outside.path().join("pg_control"), "").unwrap();
+        symlink(outside.path(), dir.path().join("global")).unwrap();
+        disable();
+        assert!(!dir.path().join("global").is_symlink() && outside.path().join("pg_control").exists());
+        fs::create_dir(dir.path().join("global")).unwrap();
+        fs::write(dir.path().join("global/pg_control"), "").unwrap();
+        disable();
+        assert!(!dir.path().join("global/pg_control").exists());
+    }
+
+    #[test]
+    fn a_server_that_started_meanwhile_keeps_its_control_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("global")).unwrap();
+        fs::write(dir.path().join("global/pg_control"), "precious").unwrap();
+        let mut server = std::process::Command::new("sleep")
+            .arg("600")
+            .current_dir(dir.path())
+            .spawn()
+            .unwrap();
+        fs::write(dir.path().join("postmaster.pid"), server.id().to_string()).unwrap();
+        let root = sys::open_root(dir.path()).unwrap();
+        let refused = disable_instance(root.as_fd(), dir.path());
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert!(matches!(refused, Err(EraseError::Running { .. })), "{refused:?}");
+        assert_eq!(
+            fs::read(dir.path().join("global/pg_control")).unwrap(),
+            b"precious"
+        );
+    }
+}

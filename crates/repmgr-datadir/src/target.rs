@@ -1,0 +1,502 @@
+//! A look at the directory a clone shall go to.
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
+use rustix::io::Errno;
+
+use crate::control::{PG_CONTROL, PgControlHead};
+use crate::marker::{LOCK, MARKER, Marker, STATE_DIR, read_bounded};
+use crate::server::{RunningError, ServerState, StalePidFile, server_state};
+use crate::sys;
+
+/// The directory a clone shall go to, as it was when looked at.
+#[derive(Debug, Clone)]
+pub struct Target {
+    path: PathBuf,
+    state: TargetState,
+    warnings: Vec<InspectWarning>,
+    tablespaces: Vec<TablespaceLink>,
+    wal_link: Option<PathBuf>,
+    identity: Option<(u64, u64)>,
+}
+
+/// What a target directory holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetState {
+    /// It does not exist; it can be created below `parent`.
+    Absent {
+        /// The nearest parent that exists. We may write there.
+        parent: PathBuf,
+    },
+    /// It is there and empty, or has nothing but `lost+found`.
+    Empty {
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A clone was begun here and not finished; PostgreSQL cannot start on it.
+    Unfinished {
+        /// What it says of itself; `None` when that is lost and there is nothing to trust.
+        marker: Option<Marker>,
+    },
+    /// A PostgreSQL instance that is not running.
+    Instance(Instance),
+    /// Something else, or an instance without its `PG_VERSION`.
+    NonEmpty {
+        /// Some of the names in it.
+        names: Vec<OsString>,
+    },
+}
+
+/// A PostgreSQL instance that is not running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// From `PG_VERSION`: "15", "9.6".
+    pub major: String,
+    /// From `global/pg_control`; `None` when that is missing or damaged.
+    pub control: Option<PgControlHead>,
+}
+
+/// A link in `pg_tblspc`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablespaceLink {
+    /// The tablespace's OID.
+    pub oid: u32,
+    /// Where the link leads; absolute.
+    pub location: PathBuf,
+}
+
+/// Something to mention that does not stand in the way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InspectWarning {
+    /// A `postmaster.pid` without its server.
+    #[error(transparent)]
+    StalePidFile(StalePidFile),
+    /// The state of a clone that was finished, but could not tidy up.
+    #[error("{0:?} is left over from a clone that was finished or not begun")]
+    LeftoverState(PathBuf),
+}
+
+/// A directory that a clone cannot go to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InspectError {
+    /// The path, or a parent, is something else than a directory.
+    #[error("{0:?} is not a directory")]
+    NotADirectory(PathBuf),
+    /// A symbolic link to nothing.
+    #[error("{path:?} is a symbolic link to {target:?}, which does not exist")]
+    DanglingLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// `..` behind a directory that does not exist yet.
+    #[error("{0:?} has \"..\" in its part that does not exist yet")]
+    BadPath(PathBuf),
+    /// It cannot be looked into.
+    #[error("could not access {path:?}")]
+    NotAccessible {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be written or created.
+    #[error("no write access to {path:?}")]
+    NotWritable {
+        /// The directory, or its nearest existing parent.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It belongs to another user; PostgreSQL would refuse to start on it.
+    #[error("{path:?} belongs to user id {owner}, but this process runs as user id {us}")]
+    OwnedByOther {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
+    /// A server runs on it.
+    #[error("PostgreSQL appears to be running in {path:?} (process {pid}{})", .command.as_ref().map(|c| format!(", {c:?}")).unwrap_or_default())]
+    Running {
+        /// The directory.
+        path: PathBuf,
+        /// The server's process.
+        pid: i32,
+        /// Its program.
+        command: Option<String>,
+    },
+    /// It could not be found out whether a server runs on it.
+    #[error(transparent)]
+    Unknown(#[from] RunningError),
+    /// Another clone is being made in it at this moment.
+    #[error("another clone into {path:?} is in progress{}", in_process(*.pid))]
+    CloneInProgress {
+        /// The directory.
+        path: PathBuf,
+        /// The process that does so, where known.
+        pid: Option<u32>,
+    },
+    /// A directory of the system, or one that holds the user's home: never emptied.
+    #[error("{0:?} is not empty and is no place for a data directory")]
+    Protected(PathBuf),
+}
+
+pub(crate) fn in_process(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+impl InspectError {
+    /// What to do next, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Running { path, pid, .. } => format!(
+                "stop the server first; if process {pid} is certainly not PostgreSQL, remove {:?}",
+                path.join("postmaster.pid")
+            ),
+            Self::OwnedByOther { owner, .. } => {
+                format!(
+                    "run this command as user id {owner}, or give the directory to the user who runs PostgreSQL"
+                )
+            }
+            Self::NotWritable { path, .. } => {
+                format!("create the data directory beforehand, or let this user write to {path:?}")
+            }
+            Self::DanglingLink { target, .. } => format!("create {target:?} or remove the link"),
+            Self::CloneInProgress { .. } => "wait for it to end, or stop it".into(),
+            Self::Protected(_) => "choose a directory of its own".into(),
+            _ => return None,
+        })
+    }
+}
+
+impl Target {
+    /// Looks at `path` and touches nothing. A symbolic link is resolved: the target is where it leads,
+    /// and the link stays.
+    ///
+    /// # Errors
+    /// Every reason not to clone there that can be known beforehand, a running server first of all.
+    pub fn inspect(path: &Path) -> Result<Self, InspectError> {
+        let (path, parent) = resolve(path)?;
+        if let Some(parent) = parent {
+            check_writable(&parent, false)?;
+            return Ok(Self::bare(path, TargetState::Absent { parent }, None));
+        }
+        let not_accessible = |source| InspectError::NotAccessible {
+            path: path.clone(),
+            source,
+        };
+        let mut warnings = Vec::new();
+        // A directory of somebody else is the better explanation for a pid file we may not read.
+        let server = server_state(&path).or_else(|error| check_own(&path).and(Err(error.into())))?;
+        match server {
+            ServerState::Running { pid, command } => {
+                return Err(InspectError::Running { path, pid, command });
+            }
+            ServerState::Stopped { stale } => warnings.extend(stale.map(InspectWarning::StalePidFile)),
+        }
+        let meta = check_own(&path)?;
+        let names = names_in(&path).map_err(not_accessible)?;
+        check_writable(&path, true)?;
+        let mut target = Self::bare(
+            path,
+            TargetState::Empty {
+                mode: meta.mode() & 0o7777,
+            },
+            Some((meta.dev(), meta.ino())),
+        );
+        if !names.is_empty() {
+            target.look_inside(names, &mut warnings)?;
+        }
+        target.warnings = warnings;
+        Ok(target)
+    }
+
+    fn bare(path: PathBuf, state: TargetState, identity: Option<(u64, u64)>) -> Self {
+        let (warnings, tablespaces) = (Vec::new(), Vec::new());
+        Self {
+            path,
+            state,
+            warnings,
+            tablespaces,
+            wal_link: None,
+            identity,
+        }
+    }
+
+    fn look_inside(
+        &mut self,
+        names: Vec<OsString>,
+        warnings: &mut Vec<InspectWarning>,
+    ) -> Result<(), InspectError> {
+        let path = self.path.as_path();
+        let failed = |source| InspectError::NotAccessible {
+            path: path.to_owned(),
+            source,
+        };
+        let marker = Marker::read(path).map_err(failed)?;
+        if lock_is_held(&path.join(LOCK)).map_err(failed)? {
+            let pid = marker.map(|marker| marker.pid);
+            return Err(InspectError::CloneInProgress {
+                path: path.to_owned(),
+                pid,
+            });
+        }
+        (self.tablespaces, self.wal_link) = outside_links(path).map_err(failed)?;
+        let begun = [MARKER, LOCK]
+            .iter()
+            .any(|file| path.join(file).symlink_metadata().is_ok());
+        let has_control = path.join(PG_CONTROL).symlink_metadata().is_ok();
+        if begun && !has_control {
+            self.state = TargetState::Unfinished { marker };
+            return Ok(());
+        }
+        if begun {
+            warnings.push(InspectWarning::LeftoverState(path.join(STATE_DIR)));
+        }
+        if is_protected(path) {
+            return Err(InspectError::Protected(path.to_owned()));
+        }
+        self.state = match major_version(path).map_err(failed)? {
+            Some(major) => TargetState::Instance(Instance {
+                major,
+                control: read_bounded(&path.join(PG_CONTROL), 16)
+                    .ok()
+                    .and_then(|head| PgControlHead::parse(&head).ok()),
+            }),
+            None => TargetState::NonEmpty {
+                names: names.into_iter().take(5).collect(),
+            },
+        };
+        Ok(())
+    }
+
+    /// The real path: absolute, symbolic links resolved.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it holds.
+    pub fn state(&self) -> &TargetState {
+        &self.state
+    }
+
+    /// What to mention to the user.
+    pub fn warnings(&self) -> &[InspectWarning] {
+        &self.warnings
+    }
+
+    /// The tablespace links of the instance or unfinished clone in it.
+    pub fn tablespaces(&self) -> &[TablespaceLink] {
+        &self.tablespaces
+    }
+
+    /// Whether a tablespace link of the instance or unfinished clone in it leads to `location`.
+    pub fn links_to(&self, location: &Path) -> bool {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        self.tablespaces
+            .iter()
+            .any(|link| real(&link.location) == real(location))
+    }
+
+    /// Where `pg_wal` (`pg_xlog`) leads when it is a symbolic link; absolute.
+    pub fn wal_link(&self) -> Option<&Path> {
+        self.wal_link.as_deref()
+    }
+
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+        self.identity
+    }
+}
+
+/// The real path, and the nearest existing parent when it does not exist itself.
+pub(crate) fn resolve(given: &Path) -> Result<(PathBuf, Option<PathBuf>), InspectError> {
+    let failed = |path: &Path, source| InspectError::NotAccessible {
+        path: path.to_owned(),
+        source,
+    };
+    let given = std::path::absolute(given).map_err(|error| failed(given, error))?;
+    for existing in given.ancestors() {
+        let meta = match fs::symlink_metadata(existing) {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+            Err(error) => return Err(failed(existing, error)),
+        };
+        let real = match fs::canonicalize(existing) {
+            Ok(real) => real,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && meta.is_symlink() => {
+                let target = fs::read_link(existing).map_err(|error| failed(existing, error))?;
+                return Err(InspectError::DanglingLink {
+                    path: existing.to_owned(),
+                    target,
+                });
+            }
+            Err(error) => return Err(failed(existing, error)),
+        };
+        if !real.is_dir() {
+            return Err(InspectError::NotADirectory(existing.to_owned()));
+        }
+        let missing = given.strip_prefix(existing).unwrap_or(Path::new(""));
+        if missing.as_os_str().is_empty() {
+            return Ok((real, None));
+        }
+        if missing
+            .components()
+            .any(|part| !matches!(part, Component::Normal(_)))
+        {
+            return Err(InspectError::BadPath(given));
+        }
+        return Ok((real.join(missing), Some(real)));
+    }
+    Err(InspectError::NotADirectory(given))
+}
+
+/// PostgreSQL starts only on a directory of its own user.
+pub(crate) fn check_own(path: &Path) -> Result<fs::Metadata, InspectError> {
+    let failed = |source| InspectError::NotAccessible {
+        path: path.to_owned(),
+        source,
+    };
+    let meta = fs::metadata(path).map_err(failed)?;
+    let (owner, us) = (meta.uid(), rustix::process::geteuid().as_raw());
+    if owner == us {
+        Ok(meta)
+    } else {
+        Err(InspectError::OwnedByOther {
+            path: path.to_owned(),
+            owner,
+            us,
+        })
+    }
+}
+
+/// Missing permission bits do not matter for a directory of ours: they are corrected.
+pub(crate) fn check_writable(path: &Path, is_ours: bool) -> Result<(), InspectError> {
+    match rustix::fs::accessat(CWD, path, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        Ok(()) => Ok(()),
+        Err(Errno::ACCESS) if is_ours => Ok(()),
+        Err(errno) => Err(InspectError::NotWritable {
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
+    }
+}
+
+/// The names in a directory, sorted, without `lost+found`.
+pub(crate) fn names_in(path: &Path) -> io::Result<Vec<OsString>> {
+    let entries = sys::list(sys::open_root(path)?)?;
+    let names = entries
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| **name != *sys::LOST_AND_FOUND);
+    let mut names: Vec<_> = names.map(|name| OsString::from_vec(name.into_bytes())).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Directories that must not be emptied even if somebody made them a data directory.
+pub(crate) fn is_protected(path: &Path) -> bool {
+    const SYSTEM: &[&str] = &[
+        "/bin",
+        "/boot",
+        "/dev",
+        "/etc",
+        "/home",
+        "/lib",
+        "/lib64",
+        "/media",
+        "/mnt",
+        "/opt",
+        "/proc",
+        "/root",
+        "/run",
+        "/sbin",
+        "/srv",
+        "/sys",
+        "/tmp",
+        "/usr",
+        "/usr/lib",
+        "/usr/local",
+        "/var",
+        "/var/lib",
+        "/var/log",
+        "/var/tmp",
+    ];
+    let holds_home = std::env::home_dir()
+        .and_then(|home| fs::canonicalize(home).ok())
+        .is_some_and(|home| home.starts_with(path));
+    path.parent().is_none() || SYSTEM.iter().any(|dir| Path::new(dir) == path) || holds_home
+}
+
+/// Where `pg_tblspc/*` and the WAL directory lead out of an instance.
+pub(crate) fn outside_links(dir: &Path) -> io::Result<(Vec<TablespaceLink>, Option<PathBuf>)> {
+    let link = |path: PathBuf| match fs::read_link(&path) {
+        // Relative targets count from where the link is.
+        Ok(target) => Ok(path.parent().map(|parent| parent.join(target))),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+        Err(error) => Err(error),
+    };
+    let mut tablespaces = Vec::new();
+    let tblspc = dir.join("pg_tblspc");
+    if tblspc.is_dir() {
+        for entry in fs::read_dir(&tblspc)? {
+            let name = entry?.file_name();
+            let Some(oid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            tablespaces.extend(link(tblspc.join(name))?.map(|location| TablespaceLink { oid, location }));
+        }
+    }
+    tablespaces.sort_by_key(|link| link.oid);
+    let wal = link(dir.join("pg_wal"))?.or(link(dir.join("pg_xlog"))?);
+    Ok((tablespaces, wal))
+}
+
+fn major_version(dir: &Path) -> io::Result<Option<String>> {
+    let bytes = match read_bounded(&dir.join("PG_VERSION"), 64) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    Ok((text.split('.').count() <= 2 && text.split('.').all(number)).then_some(text))
+}
+
+fn lock_is_held(path: &Path) -> io::Result<bool> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}

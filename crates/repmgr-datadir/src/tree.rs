@@ -1,0 +1,610 @@
+//! Writing below one directory: safe against paths that lead out of it, fast with many small files.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+pub use file::{Existing, FileSpec, TreeFile};
+
+use crate::Permissions;
+use crate::relpath::RelPath;
+use crate::sys;
+
+/// How many handles of directories are kept open for the next file in them.
+const RECENT: usize = 32;
+
+/// A directory that is written through handles: the data directory, one tablespace, or a WAL
+/// directory elsewhere. Many threads may use one tree at once.
+///
+/// No path leads out of it: paths are checked by their spelling, and every component is opened
+/// without following symbolic links. Missing parents of what is created are created.
+#[derive(Debug)]
+pub struct Tree {
+    /// Opened before anything is written, so that [`Tree::sync`] learns of every lost write.
+    root: Arc<OwnedFd>,
+    path: PathBuf,
+    permissions: Permissions,
+    device: u64,
+    /// The last used directories, latest first. Creating a file then costs no walk from the root.
+    recent: Mutex<Vec<(Vec<u8>, Arc<OwnedFd>)>>,
+    /// One directory on each other file system that is mounted below, by device.
+    mounts: Mutex<Vec<(u64, Arc<OwnedFd>)>>,
+}
+
+/// What an entry of a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link; never followed.
+    Symlink,
+    /// A socket, a pipe or a device.
+    Other,
+}
+
+/// What is known of an entry without opening it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// When the content changed last.
+    pub modified: SystemTime,
+}
+
+/// Something below a tree could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// The relative path is absolute, empty, has `..` in it, or the like.
+    #[error("the path {path:?} does not stay inside its directory")]
+    BadPath {
+        /// As it came in.
+        path: PathBuf,
+    },
+    /// A symbolic link or file stands where a directory should be. Links are not followed.
+    #[error("{at:?} is a link or a file, where {path:?} needs a directory")]
+    NotADirectory {
+        /// What was to be reached.
+        path: PathBuf,
+        /// What is in the way.
+        at: PathBuf,
+    },
+    /// Something of that name is there already.
+    #[error("{path:?} exists already")]
+    Exists {
+        /// The full path.
+        path: PathBuf,
+    },
+    /// Fewer bytes came than were announced.
+    #[error("{path:?} is incomplete: {got} of {expected} bytes")]
+    ShortFile {
+        /// The full path.
+        path: PathBuf,
+        /// Announced bytes.
+        expected: u64,
+        /// Bytes that came.
+        got: u64,
+    },
+    /// More bytes came than were announced.
+    #[error("more than the announced {expected} bytes came for {path:?}")]
+    LongFile {
+        /// The full path.
+        path: PathBuf,
+        /// Announced bytes.
+        expected: u64,
+    },
+    /// A file to be read into memory is larger than it may be.
+    #[error("{path:?} is larger than {max} bytes")]
+    TooLarge {
+        /// The full path.
+        path: PathBuf,
+        /// The most that would have been read.
+        max: u64,
+    },
+    /// The operating system refused.
+    #[error("could not {action} {path:?}")]
+    Io {
+        /// What was tried, as a verb: "create".
+        action: &'static str,
+        /// The full path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl TreeError {
+    /// Whether the file system, or the user's share of it, is full.
+    pub fn is_no_space(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
+    /// What to do next, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { path, .. } if self.is_no_space() => Some(format!(
+                "free some space on the file system of {path:?}, then run the same command again"
+            )),
+            Self::NotADirectory { at, .. } => Some(format!("move {at:?} out of the way")),
+            Self::ShortFile { .. } | Self::LongFile { .. } => Some(
+                "the file changed at its source, or the transfer was cut; run the same command again".into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl Tree {
+    /// Opens an existing directory. `path` itself may be or contain a symbolic link.
+    ///
+    /// # Errors
+    /// When it is not a directory or cannot be opened.
+    pub fn open(path: &Path, permissions: Permissions) -> Result<Self, TreeError> {
+        let failed = |source| TreeError::Io {
+            action: "open the directory",
+            path: path.to_owned(),
+            source,
+        };
+        let root = sys::open_root(path).map_err(failed)?;
+        let device = rustix::fs::fstat(&root)
+            .map_err(|errno| failed(errno.into()))?
+            .st_dev;
+        Ok(Self {
+            root: Arc::new(root),
+            path: path.to_owned(),
+            permissions,
+            device,
+            recent: Mutex::default(),
+            mounts: Mutex::default(),
+        })
+    }
+
+    /// The directory's own path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The permissions that new entries get.
+    pub fn permissions(&self) -> Permissions {
+        self.permissions
+    }
+
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    pub(crate) fn set_permissions(&mut self, permissions: Permissions) {
+        self.permissions = permissions;
+    }
+
+    /// Creates a directory with the tree's mode, and missing parents. One that exists already gets
+    /// that mode.
+    ///
+    /// # Errors
+    /// When something else is in its place, or the operating system refuses.
+    pub fn create_dir(&self, rel: impl AsRef<Path>) -> Result<(), TreeError> {
+        let rel = rel.as_ref();
+        let path = self.check(rel)?;
+        let parent = self.parent(rel, path, true)?;
+        self.enter(&parent, path.name(), rel, rel.as_os_str().len(), true)?;
+        Ok(())
+    }
+
+    /// Creates a file and missing parents. Write to it, then call [`TreeFile::finish`].
+    ///
+    /// # Errors
+    /// [`TreeError::Exists`] under [`Existing::Refuse`]; a directory is never replaced.
+    pub fn create_file(&self, rel: impl AsRef<Path>, spec: FileSpec) -> Result<TreeFile, TreeError> {
+        let rel = rel.as_ref();
+        let path = self.check(rel)?;
+        let parent = self.parent(rel, path, true)?;
+        let mode = self.permissions.file(spec.mode);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let create = || rustix::fs::openat(&*parent, path.name(), flags, Mode::from_raw_mode(mode));
+        let opened = match create() {
+            // A new inode: neither links nor pipes nor an old mode survive.
+            Err(Errno::EXIST) if spec.existing == Existing::Replace => {
+                rustix::fs::unlinkat(&*parent, path.name(), AtFlags::empty())
+                    .map_err(|errno| self.failed("replace", rel, errno))?;
+                create()
+            }
+            opened => opened,
+        };
+        let fd = opened.map_err(|errno| self.failed("create", rel, errno))?;
+        // The umask may have taken the group's part away.
+        if mode & 0o077 != 0 {
+            sys::set_mode(&fd, mode).map_err(|errno| self.failed("set the mode of", rel, errno))?;
+        }
+        Ok(TreeFile::new(fs::File::from(fd), self.full(rel), spec))
+    }
+
+    /// Creates a symbolic link. One that leads there already is left as it is.
+    ///
+    /// # Errors
+    /// When anything else is in its place.
+    pub fn symlink(&self, rel: impl AsRef<Path>, target: &Path) -> Result<(), TreeError> {
+        let rel = rel.as_ref();
+        let path = self.check(rel)?;
+        let parent = self.parent(rel, path, true)?;
+        match rustix::fs::symlinkat(target, &*parent, path.name()) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => match rustix::fs::readlinkat(&*parent, path.name(), Vec::new()) {
+                Ok(current) if current.to_bytes() == target.as_os_str().as_bytes() => Ok(()),
+                _ => Err(TreeError::Exists { path: self.full(rel) }),
+            },
+            Err(errno) => Err(self.failed("create the link", rel, errno)),
+        }
+    }
+
+    /// Reads a whole file of at most `max` bytes; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it is larger, not a regular file, or cannot be read.
+    pub fn read(&self, rel: impl AsRef<Path>, max: u64) -> Result<Option<Vec<u8>>, TreeError> {
+        let rel = rel.as_ref();
+        let Some(parent) = self.existing_parent(rel)? else {
+            return Ok(None);
+        };
+        let path = self.check(rel)?;
+        // A pipe in its place must not make us wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let fd = match rustix::fs::openat(&*parent, path.name(), flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.failed("open", rel, errno)),
+        };
+        let read = || -> io::Result<Vec<u8>> {
+            if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+                return Err(io::Error::other("not a regular file"));
+            }
+            let mut bytes = Vec::new();
+            fs::File::from(fd.try_clone()?)
+                .take(max.saturating_add(1))
+                .read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|source| TreeError::Io {
+            action: "read",
+            path: self.full(rel),
+            source,
+        })?;
+        if bytes.len() as u64 > max {
+            return Err(TreeError::TooLarge {
+                path: self.full(rel),
+                max,
+            });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// What is there, links not followed; `None` when nothing is.
+    ///
+    /// # Errors
+    /// When a parent is not a directory, or the operating system refuses.
+    pub fn metadata(&self, rel: impl AsRef<Path>) -> Result<Option<Metadata>, TreeError> {
+        let rel = rel.as_ref();
+        let Some(parent) = self.existing_parent(rel)? else {
+            return Ok(None);
+        };
+        let found = sys::stat(&*parent, self.check(rel)?.name());
+        Ok(found
+            .map_err(|errno| self.failed("look at", rel, errno))?
+            .as_ref()
+            .map(Metadata::of))
+    }
+
+    /// Removes a file or link; directories stay. Whether there was one.
+    ///
+    /// # Errors
+    /// For a directory, or when the operating system refuses.
+    pub fn remove(&self, rel: impl AsRef<Path>) -> Result<bool, TreeError> {
+        let rel = rel.as_ref();
+        let Some(parent) = self.existing_parent(rel)? else {
+            return Ok(false);
+        };
+        match rustix::fs::unlinkat(&*parent, self.check(rel)?.name(), AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.failed("remove", rel, errno)),
+        }
+    }
+
+    /// Writes a small file so that after a crash either the old or the whole new content is there:
+    /// under a temporary name, flushed, renamed, and the directory flushed. `mode` is the mode at the
+    /// file's source, or 0640 for what the cluster allows; see [`Permissions::file`].
+    ///
+    /// # Errors
+    /// When any of it fails; then the old content is still there.
+    pub fn write_durable(&self, rel: impl AsRef<Path>, bytes: &[u8], mode: u32) -> Result<(), TreeError> {
+        let rel = rel.as_ref();
+        let path = self.check(rel)?;
+        let temporary = rel.with_file_name(OsStr::from_bytes(&[b".", path.name(), b".repmgr-new"].concat()));
+        let written = self.replace_through(&temporary, rel, bytes, mode);
+        if written.is_err() {
+            // What went wrong first is what counts; a temporary file left over is replaced next time.
+            drop(self.remove(&temporary));
+        }
+        written
+    }
+
+    fn replace_through(
+        &self,
+        temporary: &Path,
+        rel: &Path,
+        bytes: &[u8],
+        mode: u32,
+    ) -> Result<(), TreeError> {
+        let spec = FileSpec {
+            size: Some(bytes.len() as u64),
+            mode,
+            existing: Existing::Replace,
+            ..FileSpec::default()
+        };
+        let mut file = self.create_file(temporary, spec)?;
+        file.write_all(bytes)?;
+        file.sync()?;
+        file.finish()?;
+        let parent = self.parent(rel, self.check(rel)?, false)?;
+        rustix::fs::renameat(
+            &*parent,
+            self.check(temporary)?.name(),
+            &*parent,
+            self.check(rel)?.name(),
+        )
+        .map_err(|errno| self.failed("rename into place", rel, errno))?;
+        rustix::fs::fsync(&*parent).map_err(|errno| self.failed("flush the directory of", rel, errno))
+    }
+
+    /// Makes sure that everything written below this tree is on disk, file systems mounted inside it
+    /// included. Before Linux 5.8 `syncfs` does not tell of failed writes, so there every file is
+    /// flushed by itself.
+    ///
+    /// # Errors
+    /// When anything could not be written. What was written since the tree was opened is then to be
+    /// thrown away: the kernel has dropped the data and will not tell again.
+    pub fn sync(&self) -> Result<(), TreeError> {
+        let mounts = lock(&self.mounts)
+            .iter()
+            .map(|(_, dir)| Arc::clone(dir))
+            .collect::<Vec<_>>();
+        for dir in std::iter::once(&self.root).chain(&mounts) {
+            rustix::fs::syncfs(&**dir)
+                .map_err(|errno| self.failed("flush the file system of", Path::new(""), errno))?;
+        }
+        if syncfs_tells_of_errors() {
+            Ok(())
+        } else {
+            self.sync_each()
+        }
+    }
+
+    /// Flushes files and directories one by one, as `initdb` and recovery of PostgreSQL do.
+    fn sync_each(&self) -> Result<(), TreeError> {
+        self.visit(&self.root, &mut PathBuf::new(), &mut |dir, name, rel, stat| {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            if !matches!(Metadata::of(stat).kind, Kind::File | Kind::Directory) || name == sys::LOST_AND_FOUND
+            {
+                return Ok(());
+            }
+            let flush = || rustix::fs::fsync(rustix::fs::openat(dir, name, flags, Mode::empty())?);
+            flush().map_err(|errno| self.failed("flush", rel, errno))
+        })?;
+        rustix::fs::fsync(&*self.root).map_err(|errno| self.failed("flush", Path::new(""), errno))
+    }
+
+    /// Calls `visit` for every entry below, a directory before what is in it, links not followed.
+    ///
+    /// # Errors
+    /// The first of `visit`, or of reading a directory.
+    pub fn walk<E: From<TreeError>>(
+        &self,
+        mut visit: impl FnMut(&Path, Metadata) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.visit(&self.root, &mut PathBuf::new(), &mut |_, _, rel, stat| {
+            visit(rel, Metadata::of(stat))
+        })
+    }
+
+    fn visit<E: From<TreeError>>(
+        &self,
+        dir: &OwnedFd,
+        rel: &mut PathBuf,
+        each: &mut impl FnMut(BorrowedFd<'_>, &CStr, &Path, &Stat) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for (name, _) in sys::list(dir).map_err(|errno| self.failed("read the directory", rel, errno))? {
+            rel.push(OsStr::from_bytes(name.to_bytes()));
+            let stat = sys::stat(dir, &*name).map_err(|errno| self.failed("look at", rel, errno))?;
+            if let Some(stat) = stat {
+                each(dir.as_fd(), &name, rel, &stat)?;
+                if Metadata::of(&stat).kind == Kind::Directory && *name != *sys::LOST_AND_FOUND {
+                    let below =
+                        sys::open_dir(dir, &*name).map_err(|errno| self.failed("open", rel, errno))?;
+                    self.visit(&below, rel, each)?;
+                }
+            }
+            rel.pop();
+        }
+        Ok(())
+    }
+
+    /// Forgets open handles of directories, for when directories were removed behind the tree's back.
+    pub(crate) fn forget_handles(&self) {
+        lock(&self.recent).clear();
+    }
+
+    fn check<'a>(&self, rel: &'a Path) -> Result<RelPath<'a>, TreeError> {
+        RelPath::new(rel).ok_or_else(|| TreeError::BadPath { path: rel.to_owned() })
+    }
+
+    /// The parent's handle; `None` when the parent does not exist.
+    fn existing_parent(&self, rel: &Path) -> Result<Option<Arc<OwnedFd>>, TreeError> {
+        match self.parent(rel, self.check(rel)?, false) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(TreeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn parent(&self, rel: &Path, path: RelPath<'_>, create: bool) -> Result<Arc<OwnedFd>, TreeError> {
+        let Some(parent) = path.parent() else {
+            return Ok(Arc::clone(&self.root));
+        };
+        if let Some(dir) = self.recall(parent) {
+            return Ok(dir);
+        }
+        let mut dir = Arc::clone(&self.root);
+        let mut end = 0;
+        for name in parent.split(|b| *b == b'/') {
+            end += name.len();
+            dir = Arc::new(self.enter(&dir, name, rel, end, create)?);
+            end += 1;
+        }
+        let mut recent = lock(&self.recent);
+        recent.truncate(RECENT - 1);
+        recent.insert(0, (parent.to_owned(), Arc::clone(&dir)));
+        Ok(dir)
+    }
+
+    fn recall(&self, parent: &[u8]) -> Option<Arc<OwnedFd>> {
+        let mut recent = lock(&self.recent);
+        let at = recent.iter().position(|(path, _)| path == parent)?;
+        recent[..=at].rotate_right(1);
+        Some(Arc::clone(&recent[0].1))
+    }
+
+    /// Opens the directory `name` in `dir`, which is the first `end` bytes of `rel`, and creates it
+    /// with the tree's mode first if wanted.
+    fn enter(
+        &self,
+        dir: &OwnedFd,
+        name: &[u8],
+        rel: &Path,
+        end: usize,
+        create: bool,
+    ) -> Result<OwnedFd, TreeError> {
+        let at = || Path::new(OsStr::from_bytes(&rel.as_os_str().as_bytes()[..end]));
+        let mut opened = sys::open_dir(dir, name);
+        if create && matches!(opened, Err(Errno::NOENT)) {
+            opened = match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(self.permissions.directory())) {
+                Ok(()) | Err(Errno::EXIST) => sys::open_dir(dir, name),
+                Err(errno) => Err(errno),
+            };
+        }
+        let entered = opened.map_err(|errno| {
+            if sys::is_not_a_directory(errno) {
+                TreeError::NotADirectory {
+                    path: self.full(rel),
+                    at: self.full(at()),
+                }
+            } else {
+                self.failed(
+                    if create {
+                        "create the directory"
+                    } else {
+                        "open the directory"
+                    },
+                    at(),
+                    errno,
+                )
+            }
+        })?;
+        let prepare = || -> Result<u64, Errno> {
+            let (stat, wanted) = (rustix::fs::fstat(&entered)?, self.permissions.directory());
+            if create && stat.st_mode & 0o7777 != wanted {
+                rustix::fs::fchmod(&entered, Mode::from_raw_mode(wanted))?;
+            }
+            Ok(stat.st_dev)
+        };
+        let device = prepare().map_err(|errno| self.failed("set the mode of", at(), errno))?;
+        if device != self.device {
+            self.note_mount(device, &entered)
+                .map_err(|errno| self.failed("open the directory", at(), errno))?;
+        }
+        Ok(entered)
+    }
+
+    fn note_mount(&self, device: u64, dir: &OwnedFd) -> Result<(), Errno> {
+        let mut mounts = lock(&self.mounts);
+        if !mounts.iter().any(|(known, _)| *known == device) {
+            mounts.push((device, Arc::new(rustix::io::fcntl_dupfd_cloexec(dir, 0)?)));
+        }
+        Ok(())
+    }
+
+    fn full(&self, rel: &Path) -> PathBuf {
+        if rel.as_os_str().is_empty() {
+            self.path.clone()
+        } else {
+            self.path.join(rel)
+        }
+    }
+
+    fn failed(&self, action: &'static str, rel: &Path, errno: Errno) -> TreeError {
+        let path = self.full(rel);
+        if errno == Errno::EXIST {
+            return TreeError::Exists { path };
+        }
+        TreeError::Io {
+            action,
+            path,
+            source: errno.into(),
+        }
+    }
+}
+
+impl Metadata {
+    fn of(stat: &Stat) -> Self {
+        let whole = Duration::from_secs(stat.st_mtime.unsigned_abs());
+        let second = if stat.st_mtime < 0 {
+            SystemTime::UNIX_EPOCH - whole
+        } else {
+            SystemTime::UNIX_EPOCH + whole
+        };
+        Self {
+            kind: match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => Kind::File,
+                FileType::Directory => Kind::Directory,
+                FileType::Symlink => Kind::Symlink,
+                _ => Kind::Other,
+            },
+            size: stat.st_size.unsigned_abs(),
+            mode: stat.st_mode & 0o7777,
+            modified: second + Duration::from_nanos(stat.st_mtime_nsec),
+        }
+    }
+}
+
+/// A panic elsewhere leaves these lists as good as they were.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn syncfs_tells_of_errors() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    kernel_version(&release).is_some_and(|version| version >= (5, 8))
+}
+
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}

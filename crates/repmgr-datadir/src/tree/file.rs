@@ -1,0 +1,114 @@
+use std::fs::{File, FileTimes};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::TreeError;
+
+/// What to do when a file is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Fail with [`TreeError::Exists`].
+    Refuse,
+    /// Remove it and start a new one.
+    Replace,
+}
+
+/// How a file is to be created.
+#[derive(Debug, Clone, Copy)]
+pub struct FileSpec {
+    /// The bytes it must have in the end; `None` when that is not known.
+    pub size: Option<u64>,
+    /// The mode at its source; cut down to what the tree's permissions allow.
+    pub mode: u32,
+    /// The modification time to set when the file is complete.
+    pub modified: Option<SystemTime>,
+    /// What to do with one that is there.
+    pub existing: Existing,
+}
+
+impl Default for FileSpec {
+    fn default() -> Self {
+        Self {
+            size: None,
+            mode: 0o640,
+            modified: None,
+            existing: Existing::Refuse,
+        }
+    }
+}
+
+/// A file that is being written. Until [`TreeFile::finish`] its modification time is the present, so
+/// that a file with the announced size *and* time is one that was received whole.
+#[derive(Debug)]
+#[must_use = "a file counts only when finish() was called"]
+pub struct TreeFile {
+    file: File,
+    path: PathBuf,
+    spec: FileSpec,
+    written: u64,
+}
+
+impl TreeFile {
+    pub(super) fn new(file: File, path: PathBuf, spec: FileSpec) -> Self {
+        Self {
+            file,
+            path,
+            spec,
+            written: 0,
+        }
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`TreeError::LongFile`] before more than the announced size is written.
+    pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), TreeError> {
+        self.written += bytes.len() as u64;
+        if let Some(expected) = self.spec.size.filter(|size| self.written > *size) {
+            return Err(TreeError::LongFile {
+                path: self.path.clone(),
+                expected,
+            });
+        }
+        self.file
+            .write_all(bytes)
+            .map_err(|source| self.failed("write", source))
+    }
+
+    /// Completes the file: checks its size and sets its modification time. It is not flushed; see
+    /// [`super::Tree::sync`].
+    ///
+    /// # Errors
+    /// [`TreeError::ShortFile`] when bytes are missing.
+    pub fn finish(self) -> Result<(), TreeError> {
+        if let Some(expected) = self.spec.size.filter(|size| self.written != *size) {
+            return Err(TreeError::ShortFile {
+                path: self.path,
+                expected,
+                got: self.written,
+            });
+        }
+        if let Some(time) = self.spec.modified {
+            let times = FileTimes::new().set_modified(time);
+            self.file
+                .set_times(times)
+                .map_err(|source| self.failed("set the time of", source))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync(&self) -> Result<(), TreeError> {
+        self.file
+            .sync_all()
+            .map_err(|source| self.failed("flush", source))
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> TreeError {
+        TreeError::Io {
+            action,
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
