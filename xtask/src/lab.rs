@@ -85,7 +85,8 @@ fn status(scratch: &Path) -> Result<()> {
     ] {
         let pid = fs::read_to_string(scratch.join(file)).unwrap_or_default();
         let pid = pid.lines().next().unwrap_or_default();
-        let runs = !pid.is_empty() && Path::new("/proc").join(pid).exists();
+        let command_line = fs::read(Path::new("/proc").join(pid).join("cmdline"));
+        let runs = command_line.is_ok_and(|line| !pid.is_empty() && !line.is_empty());
         println!(
             "  {name:8} {}",
             if runs {

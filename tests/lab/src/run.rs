@@ -108,6 +108,12 @@ pub(crate) fn signal_family(pid: i32, signal: Signal) -> Result<()> {
     Ok(())
 }
 
+/// Whether a process runs. One that ended but that its parent has not noticed (in a container without an
+/// init, nobody ever does) has no command line.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
 fn family(root: i32) -> Result<Vec<i32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::cache;
 use crate::packages::find_program;
-use crate::run::{check, poll, signal_family, tail};
+use crate::run::{check, is_alive, poll, signal_family, tail};
 use crate::scratch::Scratch;
 
 /// The names under which the client configuration knows the one sshd.
@@ -191,9 +191,7 @@ impl Sshd {
             .parse()
             .with_context(|| format!("sshd.pid holds \"{pid}\""))?;
         signal_family(pid, signal)?;
-        let gone = poll(LIMIT, || {
-            Ok(!std::path::Path::new(&format!("/proc/{pid}")).exists())
-        })?;
+        let gone = poll(LIMIT, || Ok(!is_alive(pid)))?;
         anyhow::ensure!(gone, "sshd (process {pid}) does not end");
         match std::fs::remove_file(self.file("sshd.pid")) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
