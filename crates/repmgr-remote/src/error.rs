@@ -266,6 +266,14 @@ pub enum RemoteErrorKind {
         /// Standard error, shortened.
         stderr: String,
     },
+    /// A command that was to run on (to hold a lock) ended by itself.
+    #[error("it ended by itself ({status}{})", if stderr.is_empty() { String::new() } else { format!("; it said: {stderr}") })]
+    Ended {
+        /// How, in words.
+        status: String,
+        /// Standard error, shortened.
+        stderr: String,
+    },
     /// The output does not begin with the mark our shell line prints.
     #[error("unexpected output instead of the start mark ({status}): \"{first}\"")]
     NoStartMark {

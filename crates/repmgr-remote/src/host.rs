@@ -148,19 +148,31 @@ pub fn run(
     max_stdout: usize,
 ) -> Result<Output, RemoteError> {
     let host = connection.host().to_owned();
-    let mut process = connection.start(command, options)?;
+    let process = connection.start(command, options)?;
+    read_bounded(process, &host, command, max_stdout)
+}
+
+pub(crate) fn read_bounded(
+    mut process: Box<dyn Process + '_>,
+    host: &str,
+    command: &ShellCommand,
+    max_stdout: usize,
+) -> Result<Output, RemoteError> {
     let mut stdout = Vec::new();
     let limit = u64::try_from(max_stdout).unwrap_or(u64::MAX).saturating_add(1);
-    match process.as_mut().take(limit).read_to_end(&mut stdout) {
-        Ok(_) if stdout.len() <= max_stdout => {
-            let exit = process.finish()?;
-            Ok(Output { exit, stdout })
-        }
-        Ok(_) => Err(RemoteError {
-            host,
+    process
+        .as_mut()
+        .take(limit)
+        .read_to_end(&mut stdout)
+        .map_err(RemoteError::from_io)?;
+    if stdout.len() > max_stdout {
+        let kind = RemoteErrorKind::OutputTooLong { limit: max_stdout };
+        return Err(RemoteError {
+            host: host.to_owned(),
             command: command.shown(),
-            kind: RemoteErrorKind::OutputTooLong { limit: max_stdout },
-        }),
-        Err(e) => Err(RemoteError::from_io(e)),
+            kind,
+        });
     }
+    let exit = process.finish()?;
+    Ok(Output { exit, stdout })
 }

@@ -10,8 +10,12 @@
 
 mod command;
 mod error;
+mod frame;
 mod host;
+mod local;
+mod process;
 
 pub use command::{ShellCommand, quote};
 pub use error::{ConnectError, ConnectErrorKind, RemoteError, RemoteErrorKind, TimeLimit};
 pub use host::{Connection, Exit, Host, Input, Output, Process, StartOptions, run};
+pub use local::LocalHost;
