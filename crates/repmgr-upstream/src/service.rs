@@ -88,8 +88,8 @@ fn parse(text: &str, service: &str, path: &Path) -> Result<Option<Vec<(String, S
         let (keyword, value) = line
             .split_once('=')
             .ok_or_else(|| bad("expected keyword=value".to_owned()))?;
-        if keyword == "service" || keyword == "servicefile" {
-            return Err(bad(format!("\"{keyword}\" cannot be set inside a service")));
+        if keyword == "service" {
+            return Err(bad("a service cannot name another".to_owned()));
         }
         if !Conninfo::keywords().any(|known| known == keyword) {
             return Err(bad(format!("unknown parameter \"{keyword}\"")));
