@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cache;
 use crate::node::Primary;
 use crate::packages::find_program;
-use crate::run::{check, run};
+use crate::run::{check, run, with_log};
 use crate::scratch::Scratch;
 use crate::sshd::Sshd;
 
@@ -240,8 +240,7 @@ impl Barman {
     /// If its exit status is not 0 or it takes longer than a minute and a half.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let log = self.scratch.join("barman/barman.log");
-        check(self.command().args(arguments), LIMIT)
-            .with_context(|| format!("--- end of barman.log\n{}", crate::run::tail(&log, 20)))
+        with_log(check(self.command().args(arguments), LIMIT), &log)
     }
 
     /// Makes the server's primary finish a WAL file and waits until it is archived.
@@ -287,7 +286,12 @@ fn section(primary: &Primary, sshd: &Sshd, options: &ServerOptions) -> Result<St
     let path_prefix = primary.install().client_bin_dir()?;
     match options.method {
         BackupMethod::Rsync => {
-            let ssh = format!("ssh_command = ssh -F {} primary", sshd.client_config().display());
+            // One connection for the dozen that a backup opens, 0.3 s each.
+            let ssh = format!(
+                "ssh_command = ssh -F {} -o ControlMaster=auto -o ControlPath={}/barman-ssh -o ControlPersist=5 primary",
+                sshd.client_config().display(),
+                sshd.control_dir().display()
+            );
             lines.extend([
                 "backup_method = rsync".to_owned(),
                 "reuse_backup = link".to_owned(),

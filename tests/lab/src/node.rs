@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache::free_port;
 use crate::pg::PgInstall;
-use crate::run::{check, poll, tail};
+use crate::run::{check, log_tail, poll, with_log};
 use crate::scratch::Scratch;
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -106,9 +106,7 @@ impl Instance {
         start
             .args(["-w", "-t", "60", "-o", &options, "-l"])
             .arg(&self.log);
-        check(&mut start, LIMIT)
-            .map(drop)
-            .with_context(|| self.log_tail())
+        with_log(check(&mut start, LIMIT), &self.log).map(drop)
     }
 
     /// Stops it; one that is not running is no error.
@@ -125,9 +123,7 @@ impl Instance {
             "immediate"
         };
         let mut stop = self.pg_ctl("stop")?;
-        check(stop.args(["-w", "-t", "60", "-m", mode]), LIMIT)
-            .map(drop)
-            .with_context(|| self.log_tail())
+        with_log(check(stop.args(["-w", "-t", "60", "-m", mode]), LIMIT), &self.log).map(drop)
     }
 
     /// Whether a server works in this data directory.
@@ -152,9 +148,11 @@ impl Instance {
     /// # Errors
     /// If it is none, or does not become one.
     pub fn promote(&self) -> Result<()> {
-        check(self.pg_ctl("promote")?.args(["-w", "-t", "60"]), LIMIT)
-            .map(drop)
-            .with_context(|| self.log_tail())
+        with_log(
+            check(self.pg_ctl("promote")?.args(["-w", "-t", "60"]), LIMIT),
+            &self.log,
+        )
+        .map(drop)
     }
 
     /// Adds a line to postgresql.conf; a restart makes it count.
@@ -217,7 +215,7 @@ impl Instance {
                 "`{sql}` gave \"{answer}\" for {limit:?}, not \"{expected}\"\n{}",
                 self.log_tail()
             ),
-            Err(e) => Err(e.context(self.log_tail())),
+            Err(e) => with_log(Err(e), &self.log),
         }
     }
 
@@ -268,7 +266,7 @@ impl Instance {
 
     /// The end of the server's log, for error messages.
     pub fn log_tail(&self) -> String {
-        format!("--- end of {}\n{}", self.log.display(), tail(&self.log, 15))
+        log_tail(&self.log)
     }
 
     fn pg_ctl(&self, what: &str) -> Result<Command> {

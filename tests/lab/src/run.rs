@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// How a program ended and what it said.
@@ -75,12 +75,18 @@ pub fn check(command: &mut Command, limit: Duration) -> Result<String> {
     Ok(stdout)
 }
 
-/// The last `lines` lines of a file, for error messages.
-pub(crate) fn tail(path: &Path, lines: usize) -> String {
-    match fs::read(path) {
-        Ok(bytes) => last_lines(&String::from_utf8_lossy(&bytes), lines),
-        Err(e) => format!("(could not read \"{}\": {e})", path.display()),
-    }
+/// Adds the end of a server's log to an error.
+pub(crate) fn with_log<T>(result: Result<T>, log: &Path) -> Result<T> {
+    result.map_err(|error| anyhow!("{error:#}\n{}", log_tail(log)))
+}
+
+/// The end of a log, for error messages.
+pub(crate) fn log_tail(log: &Path) -> String {
+    let text = match fs::read(log) {
+        Ok(bytes) => last_lines(&String::from_utf8_lossy(&bytes), 20),
+        Err(e) => format!("(could not be read: {e})"),
+    };
+    format!("--- end of {}\n{text}", log.display())
 }
 
 /// Asks `done` every 50 ms; `false` if it still says no after `limit`.

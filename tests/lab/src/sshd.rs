@@ -5,12 +5,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::cache;
 use crate::packages::find_program;
-use crate::run::{check, is_alive, poll, signal_family, tail};
+use crate::run::{check, is_alive, poll, signal_family, with_log};
 use crate::scratch::Scratch;
 
 /// The names under which the client configuration knows the one sshd.
@@ -67,6 +67,11 @@ impl Sshd {
     /// The server's configuration; changes need a [`restart`](Self::restart).
     pub fn server_config(&self) -> PathBuf {
         self.file("sshd_config")
+    }
+
+    /// Where clients that share a connection have their sockets.
+    pub(crate) fn control_dir(&self) -> PathBuf {
+        self.scratch.join("run")
     }
 
     /// `ssh ALIAS …` as a child of the lab would run it.
@@ -165,21 +170,23 @@ impl Sshd {
         let program = find_program("sshd").context("no program \"sshd\" (package openssh-server)")?;
         // By its whole path: it executes itself anew for each connection.
         let mut sshd = self.scratch.command(program);
-        check(
-            sshd.arg("-f").arg(self.server_config()).arg("-E").arg(&log),
-            LIMIT,
-        )
-        .with_context(|| format!("sshd did not start\n--- log\n{}", tail(&log, 20)))?;
-        let login = poll(Duration::from_secs(10), || {
-            Ok(check(&mut self.ssh(HOST_ALIASES[0], "true"), LIMIT).is_ok())
+        with_log(
+            check(
+                sshd.arg("-f").arg(self.server_config()).arg("-E").arg(&log),
+                LIMIT,
+            ),
+            &log,
+        )?;
+        let mut login = Ok(String::new());
+        let accepted = poll(Duration::from_secs(10), || {
+            login = check(&mut self.ssh(HOST_ALIASES[0], "true"), LIMIT);
+            Ok(login.is_ok())
         })?;
-        if !login {
-            let refused = check(&mut self.ssh(HOST_ALIASES[0], "true"), LIMIT)
-                .err()
-                .unwrap_or_else(|| anyhow::anyhow!("slow"));
-            bail!("sshd lets nobody in: {refused:#}\n--- log\n{}", tail(&log, 20));
+        if accepted {
+            Ok(())
+        } else {
+            with_log(login.map(drop), &log).context("sshd lets nobody in")
         }
-        Ok(())
     }
 
     fn end(&self, signal: Signal) -> Result<()> {
