@@ -1,5 +1,6 @@
 //! Taking a directory for a clone, and handing it over when the clone is complete.
 
+mod error;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -8,7 +9,6 @@ use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,14 +17,15 @@ use repmgr_types::CancelToken;
 use rustix::fs::{AtFlags, FlockOperation, Mode};
 use rustix::io::Errno;
 
+pub use error::{ClaimError, FinishError, ResumeError};
 use undo::Undo;
 pub use undo::UndoError;
 
-use crate::control::{ControlError, PG_CONTROL, PgControlHead};
+use crate::control::{PG_CONTROL, PgControlHead};
 use crate::erase::{EraseError, disable_instance, remove_children};
 use crate::marker::{LOCK, MARKER, Marker, Phase, STATE_DIR};
 use crate::server::{ServerState, server_state};
-use crate::target::{Target, TargetState, in_process, is_protected, names_in};
+use crate::target::{Target, TargetState, is_protected, names_in};
 use crate::tree::{Tree, TreeError};
 use crate::{Permissions, sys};
 
@@ -44,53 +45,6 @@ pub enum Preparation<'a> {
     CreatingDirectory(&'a Path),
     /// Check the mode of this existing directory and correct it if need be.
     CorrectingPermissions(&'a Path),
-}
-
-/// A directory could not be taken. It is as it was.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClaimError {
-    /// It has content, and force was not asked for.
-    #[error("{0:?} exists and is not empty")]
-    NotEmpty(PathBuf),
-    /// It is not what it was when it was looked at.
-    #[error("{0:?} was changed by somebody else since it was looked at")]
-    Changed(PathBuf),
-    /// Another clone is being made in it.
-    #[error("another clone into {path:?} is in progress{}", in_process(*.pid))]
-    InProgress {
-        /// The directory.
-        path: PathBuf,
-        /// The process that does so, where known.
-        pid: Option<u32>,
-    },
-    /// Something could not be created, opened, locked, or given its mode.
-    #[error("could not {action} {path:?}")]
-    Io {
-        /// What was tried, as a verb: "create the directory".
-        action: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The directory could not be opened.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-}
-
-impl ClaimError {
-    /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::NotEmpty(_) => "use -F/--force to overwrite it".into(),
-            Self::Changed(_) => "make sure that nothing else uses it, then run the same command again".into(),
-            Self::InProgress { .. } => "wait for it to end, or stop it".into(),
-            Self::Tree(error) => return error.hint(),
-            Self::Io { .. } => return None,
-        })
-    }
 }
 
 /// A directory that is ours to clone into, with nothing in it changed so far. Dropping it takes back
@@ -116,48 +70,6 @@ struct Place {
     /// Unlocked when closed.
     #[expect(dead_code, reason = "held, not read")]
     lock: File,
-}
-
-/// A clone that was begun cannot be continued.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ResumeError {
-    /// There is none, or what it left cannot be trusted.
-    #[error("{0:?} holds no clone that can be continued")]
-    NotResumable(PathBuf),
-    /// The marker could not be written.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-}
-
-/// The clone could not be completed. PostgreSQL cannot start on the directory.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FinishError {
-    /// That is no control file.
-    #[error("the backup's control file is damaged")]
-    Control(#[from] ControlError),
-    /// Data could not be brought to disk. The directory is marked as useless.
-    #[error("not all data could be brought to disk")]
-    Flush(#[source] TreeError),
-    /// The control file could not be moved into place.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// Everything is in place, but the clone's own state below the directory could not be removed.
-    #[error("the clone is complete, but its working files could not be removed")]
-    TidyUp(#[source] EraseError),
-}
-
-impl FinishError {
-    /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Control(_) => Some("check the backup; another one may be whole".into()),
-            Self::Flush(_) => Some("check the disk and the kernel's log before cloning again".into()),
-            Self::Tree(error) => error.hint(),
-            Self::TidyUp(error) => error.hint(),
-        }
-    }
 }
 
 impl Claim {
@@ -205,15 +117,16 @@ impl Claim {
         }
         tree.set_permissions(Permissions::of_directory(correct));
         let lock = take_lock(&tree, &mut undo, announce)?;
-        check_still_empty(target)?;
-        Ok(Self {
+        let claim = Self {
             undo,
             place: Place {
                 tree: Arc::new(tree),
                 lock,
             },
             state: target.state().clone(),
-        })
+        };
+        check_unchanged(target)?;
+        Ok(claim)
     }
 
     /// What the directory's mode allows; the rest of the clone should follow it, as PostgreSQL does.
@@ -243,10 +156,11 @@ impl Claim {
         identity: serde_json::Value,
         cancel: &CancelToken,
     ) -> Result<Building, EraseError> {
+        // Dropped in reverse: what was done is undone before the lock is given up.
         let Self {
-            mut undo,
             place,
             state,
+            mut undo,
         } = self;
         let tree = &place.tree;
         let path = tree.path();
@@ -282,10 +196,11 @@ impl Claim {
     /// # Errors
     /// When there is none, or its files cannot be trusted ([`Marker::is_resumable`]).
     pub fn resume(self) -> Result<Building, ResumeError> {
+        // Dropped in reverse: what was done is undone before the lock is given up.
         let Self {
-            mut undo,
             place,
             state,
+            mut undo,
         } = self;
         match state {
             TargetState::Unfinished { marker: Some(marker) } if marker.is_resumable() => {
@@ -355,7 +270,7 @@ impl Place {
         remove_children(root, path, &keep, cancel)?;
         let path = path.join(STATE_DIR);
         let state_dir = sys::open_dir(root, STATE_DIR).map_err(|errno| removing(&path, errno))?;
-        let keep = |name: &CStr| [MARKER, LOCK].iter().any(|file| path_ends_with(file, name));
+        let keep = |name: &CStr| [&b"clone.json"[..], b"clone.lock"].contains(&name.to_bytes());
         remove_children(state_dir.as_fd(), &path, &keep, cancel)?;
         self.tree.forget_handles();
         Ok(())
@@ -375,12 +290,6 @@ fn failed(action: &'static str, path: PathBuf, source: io::Error) -> ClaimError 
     ClaimError::Io { action, path, source }
 }
 
-fn path_ends_with(path: &str, name: &CStr) -> bool {
-    Path::new(path)
-        .file_name()
-        .is_some_and(|file| file.as_bytes() == name.to_bytes())
-}
-
 fn removing(path: &Path, errno: Errno) -> EraseError {
     EraseError::Remove {
         path: path.to_owned(),
@@ -398,17 +307,22 @@ fn check_same(tree: &Tree, target: &Target) -> Result<u32, ClaimError> {
     }
 }
 
-/// Where nothing was, nothing may be now: it would be lost or get mixed up with the clone.
-fn check_still_empty(target: &Target) -> Result<(), ClaimError> {
-    if !matches!(
-        target.state(),
-        TargetState::Absent { .. } | TargetState::Empty { .. }
-    ) {
-        return Ok(());
-    }
+/// Looks again, now that no other clone can come in between. Where nothing was, nothing may be: it
+/// would get mixed up with the clone. An unfinished clone must be the same one, and still unfinished.
+fn check_unchanged(target: &Target) -> Result<(), ClaimError> {
     let path = target.path();
-    let names = names_in(path).map_err(|error| failed("read the directory", path.to_owned(), error))?;
-    if names == [STATE_DIR] {
+    let reading = |error| failed("read the directory", path.to_owned(), error);
+    let unchanged = match target.state() {
+        TargetState::Absent { .. } | TargetState::Empty { .. } => {
+            names_in(path).map_err(reading)? == [STATE_DIR]
+        }
+        TargetState::Unfinished { marker } => {
+            path.join(PG_CONTROL).symlink_metadata().is_err()
+                && Marker::read(path).map_err(reading)? == *marker
+        }
+        TargetState::Instance(_) | TargetState::NonEmpty { .. } => true,
+    };
+    if unchanged {
         Ok(())
     } else {
         Err(ClaimError::Changed(path.to_owned()))

@@ -217,6 +217,49 @@ mod tests {
         assert!(!dir.path().join("global/pg_control").exists());
     }
 
+    /// Only root can mount; for others the kernel's refusal is all there is to see.
+    #[test]
+    fn a_mounted_file_system_is_emptied_and_stays_and_a_full_one_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = dir.path().join("pg_wal");
+        fs::create_dir(&mounted).unwrap();
+        let mount = |args: &[&str]| {
+            let mut command = std::process::Command::new("mount");
+            command
+                .args(args)
+                .arg(&mounted)
+                .stderr(std::process::Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        if !mount(&["-t", "tmpfs", "-o", "size=64k", "tmpfs"]) {
+            assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0);
+            return;
+        }
+        let tree = crate::Tree::open(dir.path(), crate::Permissions::default()).unwrap();
+        let mut file = tree
+            .create_file("pg_wal/sub/big", crate::FileSpec::default())
+            .unwrap();
+        let full = file.write_all(&[1; 1 << 20]);
+        fs::create_dir(mounted.join("lost+found")).unwrap();
+        let (synced, erased) = (tree.sync(), erase(dir.path(), &CancelToken::new()));
+        let left: Vec<_> = fs::read_dir(&mounted)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        drop((file, tree));
+        assert!(
+            std::process::Command::new("umount")
+                .arg(&mounted)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(full.is_err_and(|error| error.is_no_space() && error.to_string().contains("pg_wal/sub/big")));
+        synced.unwrap();
+        erased.unwrap();
+        assert_eq!(left, ["lost+found"]);
+    }
+
     #[test]
     fn a_server_that_started_meanwhile_keeps_its_control_file() {
         let dir = tempfile::tempdir().unwrap();

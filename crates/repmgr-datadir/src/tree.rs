@@ -1,10 +1,12 @@
 //! Writing below one directory: safe against paths that lead out of it, fast with many small files.
 
+mod error;
 mod file;
+mod flush;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+pub use error::TreeError;
 pub use file::{Existing, FileSpec, TreeFile};
 
 use crate::Permissions;
@@ -67,91 +70,6 @@ pub struct Metadata {
     pub mode: u32,
     /// When the content changed last.
     pub modified: SystemTime,
-}
-
-/// Something below a tree could not be done.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TreeError {
-    /// The relative path is absolute, empty, has `..` in it, or the like.
-    #[error("the path {path:?} does not stay inside its directory")]
-    BadPath {
-        /// As it came in.
-        path: PathBuf,
-    },
-    /// A symbolic link or file stands where a directory should be. Links are not followed.
-    #[error("{at:?} is a link or a file, where {path:?} needs a directory")]
-    NotADirectory {
-        /// What was to be reached.
-        path: PathBuf,
-        /// What is in the way.
-        at: PathBuf,
-    },
-    /// Something of that name is there already.
-    #[error("{path:?} exists already")]
-    Exists {
-        /// The full path.
-        path: PathBuf,
-    },
-    /// Fewer bytes came than were announced.
-    #[error("{path:?} is incomplete: {got} of {expected} bytes")]
-    ShortFile {
-        /// The full path.
-        path: PathBuf,
-        /// Announced bytes.
-        expected: u64,
-        /// Bytes that came.
-        got: u64,
-    },
-    /// More bytes came than were announced.
-    #[error("more than the announced {expected} bytes came for {path:?}")]
-    LongFile {
-        /// The full path.
-        path: PathBuf,
-        /// Announced bytes.
-        expected: u64,
-    },
-    /// A file to be read into memory is larger than it may be.
-    #[error("{path:?} is larger than {max} bytes")]
-    TooLarge {
-        /// The full path.
-        path: PathBuf,
-        /// The most that would have been read.
-        max: u64,
-    },
-    /// The operating system refused.
-    #[error("could not {action} {path:?}")]
-    Io {
-        /// What was tried, as a verb: "create".
-        action: &'static str,
-        /// The full path.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl TreeError {
-    /// Whether the file system, or the user's share of it, is full.
-    pub fn is_no_space(&self) -> bool {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
-    }
-
-    /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Io { path, .. } if self.is_no_space() => Some(format!(
-                "free some space on the file system of {path:?}, then run the same command again"
-            )),
-            Self::NotADirectory { at, .. } => Some(format!("move {at:?} out of the way")),
-            Self::ShortFile { .. } | Self::LongFile { .. } => Some(
-                "the file changed at its source, or the transfer was cut; run the same command again".into(),
-            ),
-            _ => None,
-        }
-    }
 }
 
 impl Tree {
@@ -375,78 +293,6 @@ impl Tree {
         rustix::fs::fsync(&*parent).map_err(|errno| self.failed("flush the directory of", rel, errno))
     }
 
-    /// Makes sure that everything written below this tree is on disk, file systems mounted inside it
-    /// included. Before Linux 5.8 `syncfs` does not tell of failed writes, so there every file is
-    /// flushed by itself.
-    ///
-    /// # Errors
-    /// When anything could not be written. What was written since the tree was opened is then to be
-    /// thrown away: the kernel has dropped the data and will not tell again.
-    pub fn sync(&self) -> Result<(), TreeError> {
-        let mounts = lock(&self.mounts)
-            .iter()
-            .map(|(_, dir)| Arc::clone(dir))
-            .collect::<Vec<_>>();
-        for dir in std::iter::once(&self.root).chain(&mounts) {
-            rustix::fs::syncfs(&**dir)
-                .map_err(|errno| self.failed("flush the file system of", Path::new(""), errno))?;
-        }
-        if syncfs_tells_of_errors() {
-            Ok(())
-        } else {
-            self.sync_each()
-        }
-    }
-
-    /// Flushes files and directories one by one, as `initdb` and recovery of PostgreSQL do.
-    fn sync_each(&self) -> Result<(), TreeError> {
-        self.visit(&self.root, &mut PathBuf::new(), &mut |dir, name, rel, stat| {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            if !matches!(Metadata::of(stat).kind, Kind::File | Kind::Directory) || name == sys::LOST_AND_FOUND
-            {
-                return Ok(());
-            }
-            let flush = || rustix::fs::fsync(rustix::fs::openat(dir, name, flags, Mode::empty())?);
-            flush().map_err(|errno| self.failed("flush", rel, errno))
-        })?;
-        rustix::fs::fsync(&*self.root).map_err(|errno| self.failed("flush", Path::new(""), errno))
-    }
-
-    /// Calls `visit` for every entry below, a directory before what is in it, links not followed.
-    ///
-    /// # Errors
-    /// The first of `visit`, or of reading a directory.
-    pub fn walk<E: From<TreeError>>(
-        &self,
-        mut visit: impl FnMut(&Path, Metadata) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.visit(&self.root, &mut PathBuf::new(), &mut |_, _, rel, stat| {
-            visit(rel, Metadata::of(stat))
-        })
-    }
-
-    fn visit<E: From<TreeError>>(
-        &self,
-        dir: &OwnedFd,
-        rel: &mut PathBuf,
-        each: &mut impl FnMut(BorrowedFd<'_>, &CStr, &Path, &Stat) -> Result<(), E>,
-    ) -> Result<(), E> {
-        for (name, _) in sys::list(dir).map_err(|errno| self.failed("read the directory", rel, errno))? {
-            rel.push(OsStr::from_bytes(name.to_bytes()));
-            let stat = sys::stat(dir, &*name).map_err(|errno| self.failed("look at", rel, errno))?;
-            if let Some(stat) = stat {
-                each(dir.as_fd(), &name, rel, &stat)?;
-                if Metadata::of(&stat).kind == Kind::Directory && *name != *sys::LOST_AND_FOUND {
-                    let below =
-                        sys::open_dir(dir, &*name).map_err(|errno| self.failed("open", rel, errno))?;
-                    self.visit(&below, rel, each)?;
-                }
-            }
-            rel.pop();
-        }
-        Ok(())
-    }
-
     /// Forgets open handles of directories, for when directories were removed behind the tree's back.
     pub(crate) fn forget_handles(&self) {
         lock(&self.recent).clear();
@@ -597,14 +443,4 @@ impl Metadata {
 /// A panic elsewhere leaves these lists as good as they were.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn syncfs_tells_of_errors() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    kernel_version(&release).is_some_and(|version| version >= (5, 8))
-}
-
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

@@ -322,6 +322,31 @@ fn a_clone_that_is_interrupted_is_found_and_continued() {
 }
 
 #[test]
+fn a_clone_that_was_finished_or_replaced_after_the_look_is_not_taken_for_unfinished() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(start(dir.path(), TakeOptions::default()));
+    let looked = Target::inspect(dir.path()).unwrap();
+    let other = take(dir.path(), TakeOptions::default()).unwrap();
+    drop(
+        other
+            .start_over(json!({"backup": "B2"}), &CancelToken::new())
+            .unwrap(),
+    );
+    let taken = Claim::take(&looked, TakeOptions::default(), &mut |_| {});
+    assert!(matches!(taken, Err(ClaimError::Changed(_))), "{taken:?}");
+
+    let looked = Target::inspect(dir.path()).unwrap();
+    let other = take(dir.path(), TakeOptions::default())
+        .unwrap()
+        .resume()
+        .unwrap();
+    other.finish(&[], &sample_control()).unwrap();
+    let taken = Claim::take(&looked, TakeOptions::default(), &mut |_| {});
+    assert!(matches!(taken, Err(ClaimError::Changed(_))), "{taken:?}");
+    assert!(dir.path().join(PG_CONTROL).exists() && !dir.path().join(STATE_DIR).exists());
+}
+
+#[test]
 fn the_control_file_comes_last_and_the_state_directory_goes() {
     let dir = tempfile::tempdir().unwrap();
     let (data, ts) = (dir.path().join("data"), dir.path().join("ts"));

@@ -3,6 +3,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
+use super::flush::kernel_version;
 use super::*;
 
 const OPEN: Permissions = Permissions { group_access: true };
