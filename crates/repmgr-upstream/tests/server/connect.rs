@@ -35,8 +35,8 @@ fn server() -> Arc<Server> {
     server.sql(
         "postgres",
         "CREATE ROLE trusted LOGIN; CREATE ROLE tlsonly LOGIN; CREATE ROLE plainonly LOGIN;
-         CREATE ROLE scram LOGIN PASSWORD 'pa:ss\\word'; CREATE ROLE nobody LOGIN;
-         SET password_encryption = md5; CREATE ROLE md5user LOGIN PASSWORD 'md5 secret'",
+         SET password_encryption = 'scram-sha-256'; CREATE ROLE scram LOGIN PASSWORD 'pa:ss\\word'; CREATE ROLE nobody LOGIN;
+         SET password_encryption = 'md5'; CREATE ROLE md5user LOGIN PASSWORD 'md5 secret'",
     );
     let server = Arc::new(server);
     *shared = Arc::downgrade(&server);
@@ -226,18 +226,21 @@ fn certificates_are_verified_when_asked_or_when_a_root_is_at_hand() {
     }
     // As libpq: preferring TLS means going without where it fails.
     assert!(!root(&other, "sslmode=prefer").unwrap());
-    assert!(
-        encrypted(
-            &server,
-            "user=scram password='pa:ss\\\\word' sslmode=require channel_binding=require"
-        )
-        .unwrap()
-    );
-    let unbound = encrypted(
-        &server,
-        "user=scram password='pa:ss\\\\word' sslmode=disable channel_binding=require",
-    );
-    assert_eq!(unbound.unwrap_err().kind(), ConnectErrorKind::Authentication);
+}
+
+#[test]
+fn channel_binding_is_used_where_demanded_or_the_connection_refused() {
+    let server = server();
+    let demand = "user=scram password='pa:ss\\\\word' channel_binding=require";
+    let unbound = encrypted(&server, &format!("{demand} sslmode=disable")).unwrap_err();
+    assert_eq!(unbound.kind(), ConnectErrorKind::Authentication);
+    let bound = encrypted(&server, &format!("{demand} sslmode=require"));
+    let trusted = connect(&server.conninfo("dbname=postgres"), &environment()).unwrap();
+    // Servers have it from 11 on.
+    match trusted.server_version().major() {
+        11.. => assert!(bound.unwrap()),
+        _ => assert_eq!(bound.unwrap_err().kind(), ConnectErrorKind::Authentication),
+    }
 }
 
 #[test]

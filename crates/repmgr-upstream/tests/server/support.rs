@@ -54,25 +54,36 @@ impl Server {
         )
         .unwrap();
         for (name, text) in files {
-            let path = server.path("data").join(name);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            give_to_server(&path);
+            server.write(name, text);
         }
         server.configure(conf);
         server.up();
         server
     }
 
-    /// A streaming copy of this server.
+    /// A streaming copy of this server. Configured by hand: `pg_basebackup -R` writes keywords
+    /// that an older server does not know.
     pub(crate) fn standby(&self) -> Self {
         let copy = Self::prepare();
         let source = self.socket_conninfo("postgres", "postgres");
         copy.run(
             "pg_basebackup",
-            &["-d", &source, "-D", "data", "-R", "-c", "fast", "--no-sync"],
+            &["-d", &source, "-D", "data", "-c", "fast", "--no-sync"],
         );
-        copy.configure("");
+        let source = format!(
+            "host={} port={} user=postgres",
+            self.dir.path().display(),
+            self.port
+        );
+        let conninfo = format!("primary_conninfo = '{source}'\n");
+        let version = fs::read_to_string(copy.path("data/PG_VERSION")).unwrap();
+        if version.trim().parse::<u32>().unwrap() < 12 {
+            copy.write("recovery.conf", &format!("standby_mode = on\n{conninfo}"));
+            copy.configure("");
+        } else {
+            copy.write("standby.signal", "");
+            copy.configure(&conninfo);
+        }
         copy.up();
         copy
     }
@@ -135,6 +146,14 @@ impl Server {
             "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{dir}'\nfsync = off\n"
         );
         fs::write(&path, format!("{text}\n{own}{conf}\n")).unwrap();
+    }
+
+    /// A file in the data directory, the server's own.
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path("data").join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        give_to_server(&path);
     }
 
     fn up(&self) {
