@@ -67,9 +67,21 @@ pub struct Building {
 #[derive(Debug)]
 struct Place {
     tree: Arc<Tree>,
-    /// Unlocked when closed.
     #[expect(dead_code, reason = "held, not read")]
-    lock: File,
+    lock: Lock,
+}
+
+/// An exclusive lock on a file. Closing the file is not enough to give it up: a child that another
+/// thread has just forked holds the same open file until it executes its program.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(errno) = rustix::fs::flock(&self.0, FlockOperation::Unlock) {
+            log::warn!("could not unlock {LOCK}: {errno}");
+        }
+    }
 }
 
 impl Claim {
@@ -333,7 +345,7 @@ fn take_lock(
     tree: &Tree,
     undo: &mut Undo,
     announce: &mut dyn FnMut(Preparation<'_>),
-) -> Result<File, ClaimError> {
+) -> Result<Lock, ClaimError> {
     let state_dir = tree.path().join(STATE_DIR);
     if tree.metadata(STATE_DIR)?.is_none() {
         announce(Preparation::CreatingDirectory(&state_dir));
@@ -362,9 +374,8 @@ fn take_lock(
         .open(&path)
         .map_err(|source| failed("create", path.clone(), source))?;
     undo.done.lock = is_new;
-    let locked = rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive);
-    match locked {
-        Ok(()) => {}
+    let lock = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Lock(file),
         Err(Errno::WOULDBLOCK) => {
             // Somebody else's now; they take it back themselves.
             undo.disarm();
@@ -375,10 +386,10 @@ fn take_lock(
             });
         }
         Err(errno) => return Err(failed("lock", path, errno.into())),
-    }
+    };
     // The clone that held it before may have removed it while we waited for nothing.
-    match rustix::fs::fstat(&file) {
-        Ok(stat) if stat.st_nlink > 0 => Ok(file),
+    match rustix::fs::fstat(&lock.0) {
+        Ok(stat) if stat.st_nlink > 0 => Ok(lock),
         Ok(_) => Err(ClaimError::Changed(tree.path().to_owned())),
         Err(errno) => Err(failed("look at", path, errno.into())),
     }

@@ -158,6 +158,7 @@ fn is_other_device(dir: BorrowedFd<'_>, below: &OwnedFd) -> Result<bool, Errno> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::Sleeper;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -265,16 +266,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("global")).unwrap();
         fs::write(dir.path().join("global/pg_control"), "precious").unwrap();
-        let mut server = std::process::Command::new("sleep")
-            .arg("600")
-            .current_dir(dir.path())
-            .spawn()
-            .unwrap();
-        fs::write(dir.path().join("postmaster.pid"), server.id().to_string()).unwrap();
+        let server = Sleeper::in_dir(dir.path());
+        fs::write(dir.path().join("postmaster.pid"), server.pid().to_string()).unwrap();
         let root = sys::open_root(dir.path()).unwrap();
         let refused = disable_instance(root.as_fd(), dir.path());
-        server.kill().unwrap();
-        server.wait().unwrap();
+        drop(server);
         assert!(matches!(refused, Err(EraseError::Running { .. })), "{refused:?}");
         assert_eq!(
             fs::read(dir.path().join("global/pg_control")).unwrap(),

@@ -19,6 +19,8 @@
 mod claim;
 mod control;
 mod erase;
+#[cfg(test)]
+mod fake;
 mod layout;
 mod marker;
 mod outside;

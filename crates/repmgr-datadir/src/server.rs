@@ -202,22 +202,8 @@ fn is_postgres(pid: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Child, Command};
-
-    struct Process(Child);
-
-    impl Drop for Process {
-        fn drop(&mut self) {
-            self.0.kill().unwrap();
-            self.0.wait().unwrap();
-        }
-    }
-
-    fn start(program: &Path, cwd: &Path) -> (Process, i32) {
-        let child = Command::new(program).arg("600").current_dir(cwd).spawn().unwrap();
-        let pid = child.id().try_into().unwrap();
-        (Process(child), pid)
-    }
+    use crate::fake::Sleeper;
+    use std::process::Command;
 
     fn pid_file(dir: &Path, content: impl ToString) {
         fs::write(dir.join("postmaster.pid"), content.to_string()).unwrap();
@@ -233,7 +219,8 @@ mod tests {
     #[test]
     fn a_live_process_in_the_directory_is_the_server() {
         let dir = tempfile::tempdir().unwrap();
-        let (_process, pid) = start(Path::new("sleep"), dir.path());
+        let process = Sleeper::in_dir(dir.path());
+        let pid = process.pid();
         assert_eq!(
             pid_when_running(dir.path()),
             None,
@@ -247,18 +234,17 @@ mod tests {
 
     #[test]
     fn a_postgres_in_the_directory_counts_without_a_pid_file() {
-        let (dir, bin) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let program = bin.path().join("postgres");
-        fs::copy("/bin/sleep", &program).unwrap();
-        let (_process, pid) = start(&program, dir.path());
-        let link = bin.path().join("link");
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let process = Sleeper::postgres_in_dir(dir.path());
+        let pid = process.pid();
+        let link = other.path().join("link");
         std::os::unix::fs::symlink(dir.path(), &link).unwrap();
         assert_eq!(pid_when_running(dir.path()), Some(pid));
         assert_eq!(pid_when_running(&link), Some(pid), "whatever path leads there");
-        assert_eq!(pid_when_running(bin.path()), None);
-        pid_file(bin.path(), pid);
+        assert_eq!(pid_when_running(other.path()), None);
+        pid_file(other.path(), pid);
         assert_eq!(
-            pid_when_running(bin.path()),
+            pid_when_running(other.path()),
             Some(pid),
             "a postgres elsewhere is doubt enough"
         );
@@ -267,7 +253,8 @@ mod tests {
     #[test]
     fn ids_of_other_programs_and_of_the_dead_are_stale() {
         let dir = tempfile::tempdir().unwrap();
-        let (process, pid) = start(Path::new("sleep"), Path::new("/"));
+        let process = Sleeper::in_dir(Path::new("/"));
+        let pid = process.pid();
         pid_file(dir.path(), pid);
         let state = server_state(dir.path()).unwrap();
         assert!(

@@ -387,7 +387,8 @@ fn lock_is_held(path: &Path) -> io::Result<bool> {
         Err(error) => return Err(error),
     };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(false),
+        // Not left to closing: a child forked at this moment would hold it on.
+        Ok(()) => Ok(rustix::fs::flock(&file, FlockOperation::Unlock).map(|()| false)?),
         Err(Errno::WOULDBLOCK) => Ok(true),
         Err(errno) => Err(errno.into()),
     }

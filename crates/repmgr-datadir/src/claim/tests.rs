@@ -1,11 +1,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::process::Command;
 
 use serde_json::json;
 
 use super::*;
 use crate::control::sample_control;
+use crate::fake::Sleeper;
 use crate::{FileSpec, InspectError, InspectWarning};
 
 const FORCE: TakeOptions = TakeOptions {
@@ -278,15 +278,10 @@ fn a_server_started_after_the_look_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     instance(dir.path());
     let claim = take(dir.path(), FORCE).unwrap();
-    let mut server = Command::new("sleep")
-        .arg("600")
-        .current_dir(dir.path())
-        .spawn()
-        .unwrap();
-    fs::write(dir.path().join("postmaster.pid"), server.id().to_string()).unwrap();
+    let server = Sleeper::in_dir(dir.path());
+    fs::write(dir.path().join("postmaster.pid"), server.pid().to_string()).unwrap();
     let refused = claim.start_over(json!(null), &CancelToken::new());
-    server.kill().unwrap();
-    server.wait().unwrap();
+    drop(server);
     assert!(matches!(refused, Err(EraseError::Running { .. })), "{refused:?}");
     assert!(dir.path().join("global/pg_control").exists() && dir.path().join("base/5/1249").exists());
     assert!(!dir.path().join("repmgr").exists());

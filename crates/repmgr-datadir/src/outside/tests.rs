@@ -1,7 +1,7 @@
 use std::os::unix::fs::symlink;
-use std::process::Command;
 
 use super::*;
+use crate::fake::Sleeper;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -112,16 +112,9 @@ fn a_location_of_a_running_server_is_never_ours() {
     let primary = place.dir.path().join("primary");
     fs::create_dir_all(primary.join("pg_tblspc")).unwrap();
     symlink(&path, primary.join("pg_tblspc/16400")).unwrap();
-    let program = place.dir.path().join("postgres");
-    fs::copy("/bin/sleep", &program).unwrap();
-    let mut server = Command::new(&program)
-        .arg("600")
-        .current_dir(&primary)
-        .spawn()
-        .unwrap();
+    let server = Sleeper::postgres_in_dir(&primary);
     let refused = place.look(&path, Some("15"));
-    server.kill().unwrap();
-    server.wait().unwrap();
+    drop(server);
     assert!(
         matches!(&refused, Err(OutsideError::InUse { data, .. }) if data.ends_with("primary")),
         "{refused:?}"

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::StalePidFile;
 use crate::control::sample_control;
+use crate::fake::Sleeper;
 use crate::marker::Phase;
 
 fn write(dir: &Path, rel: &str, content: impl AsRef<[u8]>) {
@@ -167,18 +168,13 @@ fn a_marker_beside_a_control_file_does_not_make_an_instance_fair_game() {
 fn a_running_instance_is_an_error_and_a_stale_pid_file_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     instance(dir.path());
-    let mut server = Command::new("sleep")
-        .arg("600")
-        .current_dir(dir.path())
-        .spawn()
-        .unwrap();
-    write(dir.path(), "postmaster.pid", server.id().to_string());
-    let running = Target::inspect(dir.path());
-    server.kill().unwrap();
-    server.wait().unwrap();
+    let server = Sleeper::in_dir(dir.path());
+    write(dir.path(), "postmaster.pid", server.pid().to_string());
+    let (running, server_pid) = (Target::inspect(dir.path()), server.pid());
+    drop(server);
     let error = running.unwrap_err();
     assert!(
-        matches!(&error, InspectError::Running { pid, .. } if *pid == server.id().cast_signed()),
+        matches!(&error, InspectError::Running { pid, .. } if *pid == server_pid),
         "{error}"
     );
     assert!(
