@@ -72,7 +72,13 @@ pub enum ConnectErrorKind {
         #[source]
         source: io::Error,
     },
-    /// The two sides could not agree, or the far side hung up, before anybody logged in.
+    /// The far side hung up before anybody logged in.
+    #[error("the far side hung up during the SSH handshake: {reason}")]
+    HungUp {
+        /// What libssh2 said, and the proxy.
+        reason: String,
+    },
+    /// The two sides could not agree on how to talk.
     #[error("SSH handshake failed: {reason}")]
     Handshake {
         /// What libssh2 said.
@@ -182,6 +188,7 @@ impl ConnectError {
             | K::Network { .. }
             | K::TimedOut { .. }
             | K::Proxy { .. }
+            | K::HungUp { .. }
             | K::Handshake { .. } => {
                 format!("check that \"ssh {host} true\" works for the user that runs this command")
             }

@@ -14,8 +14,10 @@ mod frame;
 mod host;
 mod local;
 mod process;
+mod ssh;
 
 pub use command::{ShellCommand, quote};
 pub use error::{ConnectError, ConnectErrorKind, RemoteError, RemoteErrorKind, TimeLimit};
 pub use host::{Connection, Exit, Host, Input, Output, Process, StartOptions, run};
 pub use local::LocalHost;
+pub use ssh::{Prompt, SshHost, SshOptions};

@@ -1,0 +1,520 @@
+//! Logging in, with the keys `ssh` would use and in its order.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ssh2::{ErrorCode, KeyboardInteractivePrompt, Session};
+
+use super::Prompt;
+use super::config::ClientConfig;
+use super::link::{Link, Stop};
+use crate::error::{ConnectErrorKind as Kind, printable, shorten};
+
+const LOGGING_IN: &str = "logging in";
+/// `LIBSSH2_ERROR_FILE`: the key file could not be read; a wrong passphrase looks the same.
+const ERROR_FILE: i32 = -16;
+/// Passphrases and passwords one gets to type, as NumberOfPasswordPrompts of OpenSSH.
+const PROMPTS: usize = 3;
+
+pub(super) fn log_in(
+    link: &Link,
+    config: &ClientConfig,
+    prompt: Option<&dyn Prompt>,
+    answers: &Mutex<HashMap<String, String>>,
+) -> Result<(), Kind> {
+    let mut login = Login {
+        link,
+        config,
+        prompt,
+        answers,
+        tried: Vec::new(),
+        agent_keys: 0,
+    };
+    // This asks for the method "none" first, which some servers are content with.
+    let methods = link.drive(LOGGING_IN, |s| {
+        match s.auth_methods(&config.user).map(str::to_owned) {
+            Err(_) if s.authenticated() => Ok(String::new()),
+            result => result,
+        }
+    });
+    let methods = methods.map_err(|stop| link.handshake_error(stop))?;
+    if link.session.authenticated() {
+        return Ok(());
+    }
+    for method in methods.split(',').filter(|m| config.login_methods.contains(m)) {
+        let done = match method {
+            "publickey" => login.with_keys(),
+            "keyboard-interactive" => login.with_questions(),
+            _ => login.with_password(),
+        };
+        match done {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(Stop::TimedOut { stage, after }) => return Err(Kind::TimedOut { stage, after }),
+            Err(Stop::Cancelled(c)) => return Err(c.into()),
+            // Most servers hang up after six refused keys (MaxAuthTries).
+            Err(stop) => {
+                login
+                    .tried
+                    .push(format!("then the server hung up: {}", stop.message()));
+                break;
+            }
+        }
+    }
+    Err(login.refused(&methods))
+}
+
+struct Login<'a> {
+    link: &'a Link,
+    config: &'a ClientConfig,
+    prompt: Option<&'a dyn Prompt>,
+    answers: &'a Mutex<HashMap<String, String>>,
+    /// For the error: what was tried, in words.
+    tried: Vec<String>,
+    agent_keys: usize,
+}
+
+/// An identity of the configuration that is there.
+struct KeyFile {
+    path: PathBuf,
+    /// Its public key, when a file tells it.
+    public: Option<Vec<u8>>,
+    /// Whether there is a private key, and whether it has a passphrase.
+    private: Option<Lock>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    Open,
+    Passphrase,
+}
+
+/// How one attempt went.
+enum Attempt {
+    Accepted,
+    Refused,
+    /// The key could not be used, said libssh2.
+    Unusable(String),
+}
+
+impl Login<'_> {
+    fn refused(self, methods: &str) -> Kind {
+        let mut tried = self.tried;
+        if self.agent_keys > 0 {
+            tried.insert(0, format!("agent ({} keys)", self.agent_keys));
+        }
+        if tried.is_empty() {
+            tried.push("no key found".to_owned());
+        }
+        let accepts = shorten(methods, 100);
+        Kind::Authentication {
+            user: self.config.user.clone(),
+            tried: tried.join(", "),
+            accepts,
+        }
+    }
+
+    fn attempt(&self, call: impl FnMut(&Session) -> Result<(), ssh2::Error>) -> Result<Attempt, Stop> {
+        match self.link.drive(LOGGING_IN, call) {
+            Ok(()) => Ok(Attempt::Accepted),
+            Err(Stop::Ssh(e)) if e.code() == ErrorCode::Session(ERROR_FILE) => {
+                Ok(Attempt::Unusable(printable(e.message().as_bytes())))
+            }
+            Err(stop @ Stop::Ssh(_)) if !stop.is_lost() => Ok(Attempt::Refused),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Keys of the agent that are configured, the agent's other keys, then files; files that
+    /// need a passphrase last, so that nobody is asked in vain.
+    fn with_keys(&mut self) -> Result<bool, Stop> {
+        let mut files: Vec<KeyFile> = self
+            .config
+            .identity_files
+            .iter()
+            .filter_map(|p| key_file(p))
+            .collect();
+        let certificates = self
+            .config
+            .certificate_files
+            .iter()
+            .filter_map(|p| public_blob_of(p))
+            .collect();
+        if let Some(agent) = self.config.agent.clone() {
+            match self.with_agent(&agent, &mut files, certificates) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(stop @ Stop::Ssh(_)) if !stop.is_lost() => {
+                    self.tried
+                        .push(format!("agent at {} ({})", agent.display(), stop.message()));
+                }
+                Err(stop) => return Err(stop),
+            }
+        }
+        files.sort_by_key(|f| f.private == Some(Lock::Passphrase));
+        for file in files {
+            let Some(lock) = file.private else { continue };
+            for public in self.certificates_for(&file) {
+                if self.with_file(&file.path, public.as_deref(), lock)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn with_agent(
+        &mut self,
+        socket: &Path,
+        files: &mut Vec<KeyFile>,
+        certificates: Vec<Vec<u8>>,
+    ) -> Result<bool, Stop> {
+        let mut agent = self.link.session.agent().map_err(Stop::Ssh)?;
+        agent.set_identity_path(socket).map_err(Stop::Ssh)?;
+        agent.connect().map_err(Stop::Ssh)?;
+        agent.list_identities().map_err(Stop::Ssh)?;
+        let mut identities = agent.identities().map_err(Stop::Ssh)?;
+        let rank = |blob: &[u8]| {
+            let of_file = files.iter().position(|f| f.public.as_deref() == Some(blob));
+            of_file.or_else(|| certificates.iter().any(|c| c == blob).then_some(0))
+        };
+        if self.config.identities_only {
+            identities.retain(|i| rank(i.blob()).is_some());
+        }
+        identities.sort_by_key(|i| rank(i.blob()).unwrap_or(usize::MAX));
+        for identity in identities {
+            self.agent_keys += 1;
+            let user = &self.config.user;
+            if matches!(
+                self.attempt(|_| agent.userauth(user, &identity))?,
+                Attempt::Accepted
+            ) {
+                return Ok(true);
+            }
+            // Refused once, it need not be offered again from its file.
+            files.retain(|f| f.public.as_deref() != Some(identity.blob()));
+        }
+        Ok(false)
+    }
+
+    /// Public key files to offer with a private key: its certificates, then none (the plain key).
+    fn certificates_for(&self, key: &KeyFile) -> Vec<Option<PathBuf>> {
+        let beside = with_suffix(&key.path, "-cert.pub");
+        let configured = self.config.certificate_files.iter();
+        let mut list: Vec<_> = configured
+            .chain([&beside])
+            .filter(|path| match (public_blob_of(path), &key.public) {
+                (Some(certificate), Some(public)) => certifies(&certificate, public),
+                (certificate, _) => certificate.is_some(),
+            })
+            .cloned()
+            .map(Some)
+            .collect();
+        list.dedup();
+        list.push(None);
+        list
+    }
+
+    fn with_file(&mut self, key: &Path, public: Option<&Path>, lock: Lock) -> Result<bool, Stop> {
+        let shown = public.unwrap_or(key).display().to_string();
+        let question = format!("Passphrase for key \"{}\"", key.display());
+        for _ in 0..PROMPTS {
+            let passphrase = match lock {
+                Lock::Open => None,
+                Lock::Passphrase => match self.secret(&question) {
+                    Some(passphrase) => Some(passphrase),
+                    None => {
+                        self.tried
+                            .push(format!("{shown} (it has a passphrase, and nobody to ask)"));
+                        return Ok(false);
+                    }
+                },
+            };
+            let user = &self.config.user;
+            let passphrase = passphrase.as_deref();
+            match self.attempt(|s| s.userauth_pubkey_file(user, public, key, passphrase))? {
+                Attempt::Accepted => return Ok(true),
+                Attempt::Refused => {
+                    self.tried.push(shown);
+                    return Ok(false);
+                }
+                Attempt::Unusable(_) if lock == Lock::Passphrase => self.forget(&question),
+                Attempt::Unusable(why) => {
+                    self.tried.push(format!("{shown} ({why})"));
+                    return Ok(false);
+                }
+            }
+        }
+        self.tried.push(format!("{shown} (wrong passphrase)"));
+        Ok(false)
+    }
+
+    fn with_password(&mut self) -> Result<bool, Stop> {
+        let question = format!("Password of {}@{}", self.config.user, self.config.host);
+        for _ in 0..PROMPTS {
+            let Some(password) = self.secret(&question) else {
+                return Ok(false);
+            };
+            let user = &self.config.user;
+            if matches!(
+                self.attempt(|s| s.userauth_password(user, &password))?,
+                Attempt::Accepted
+            ) {
+                return Ok(true);
+            }
+            self.forget(&question);
+        }
+        self.tried.push("password".to_owned());
+        Ok(false)
+    }
+
+    fn with_questions(&mut self) -> Result<bool, Stop> {
+        let Some(prompt) = self.prompt else {
+            return Ok(false);
+        };
+        for _ in 0..PROMPTS {
+            let mut questions = Questions {
+                login: self,
+                prompt,
+                gave_up: false,
+                asked: Vec::new(),
+            };
+            let user = &self.config.user;
+            let attempt = self.attempt(|s| s.userauth_keyboard_interactive(user, &mut questions))?;
+            let (gave_up, asked) = (questions.gave_up, questions.asked);
+            if matches!(attempt, Attempt::Accepted) {
+                return Ok(true);
+            }
+            asked.iter().for_each(|question| self.forget(question));
+            if gave_up {
+                break;
+            }
+        }
+        self.tried.push("keyboard-interactive".to_owned());
+        Ok(false)
+    }
+
+    /// An answer given before, or a new one. One worker asks while the others wait for it.
+    fn secret(&self, question: &str) -> Option<String> {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = answers.get(question) {
+            return Some(answer.clone());
+        }
+        let answer = self.prompt?.secret(question)?;
+        answers.insert(question.to_owned(), answer.clone());
+        Some(answer)
+    }
+
+    fn forget(&self, question: &str) {
+        self.answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(question);
+    }
+}
+
+/// Passes the server's questions on.
+struct Questions<'a> {
+    login: &'a Login<'a>,
+    prompt: &'a dyn Prompt,
+    gave_up: bool,
+    asked: Vec<String>,
+}
+
+impl KeyboardInteractivePrompt for Questions<'_> {
+    fn prompt<'p>(&mut self, _: &str, instructions: &str, prompts: &[ssh2::Prompt<'p>]) -> Vec<String> {
+        let config = self.login.config;
+        prompts
+            .iter()
+            .map(|p| {
+                let text = shorten(format!("{instructions} {}", p.text).trim(), 300);
+                let question = format!("{}@{}: {text}", config.user, config.host);
+                // Only a lone password is the same for each worker; a code is good for one login.
+                let reusable = prompts.len() == 1 && p.text.to_ascii_lowercase().contains("password");
+                let answer = if reusable {
+                    self.asked.push(question.clone());
+                    self.login.secret(&question)
+                } else {
+                    self.prompt.secret(&question)
+                };
+                self.gave_up |= answer.is_none();
+                answer.unwrap_or_default()
+            })
+            .collect()
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// What is there for one `IdentityFile`; `None` when nothing is.
+fn key_file(path: &Path) -> Option<KeyFile> {
+    let text = readable_private_key(path);
+    let public = public_blob_of(&with_suffix(path, ".pub"))
+        .or_else(|| public_blob_of(path))
+        .or_else(|| text.as_deref().and_then(openssh_parts).map(|(_, public)| public));
+    let private = text
+        .filter(|t| t.contains("PRIVATE KEY-----"))
+        .map(|t| lock_of(&t));
+    (public.is_some() || private.is_some()).then(|| KeyFile {
+        path: path.to_owned(),
+        public,
+        private,
+    })
+}
+
+/// A key that others may read is not used, as in OpenSSH (for files of one's own).
+fn readable_private_key(path: &Path) -> Option<String> {
+    let meta = fs::metadata(path).ok()?;
+    if meta.uid() == rustix::process::getuid().as_raw() && meta.mode() & 0o077 != 0 {
+        // Public keys may be open; only this one is refused.
+        let text = fs::read_to_string(path).ok()?;
+        if text.contains("PRIVATE KEY-----") {
+            log::warn!(
+                "private key \"{}\" is not used: others may read it (mode {:04o})",
+                path.display(),
+                meta.mode() & 0o7777
+            );
+            return None;
+        }
+        return Some(text);
+    }
+    fs::read_to_string(path)
+        .inspect_err(|e| log::warn!("cannot read \"{}\": {e}", path.display()))
+        .ok()
+}
+
+/// The blob in a public key or certificate file: "type base64 comment".
+fn public_blob_of(path: &Path) -> Option<Vec<u8>> {
+    let text = fs::read_to_string(path).ok()?;
+    STANDARD
+        .decode(text.lines().next()?.split_whitespace().nth(1)?)
+        .ok()
+}
+
+fn lock_of(text: &str) -> Lock {
+    let locked = match openssh_parts(text) {
+        Some((cipher, _)) => cipher != b"none",
+        // "Proc-Type: 4,ENCRYPTED" of PEM, "BEGIN ENCRYPTED PRIVATE KEY" of PKCS#8.
+        None => text.contains("ENCRYPTED"),
+    };
+    if locked { Lock::Passphrase } else { Lock::Open }
+}
+
+/// Cipher and public key of a file in OpenSSH's own format, where both are in the clear.
+fn openssh_parts(text: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+    let body = text
+        .split_once("-----BEGIN OPENSSH PRIVATE KEY-----")?
+        .1
+        .split_once("-----END")?
+        .0;
+    let compact: String = body.split_whitespace().collect();
+    let bytes = STANDARD.decode(compact).ok()?;
+    let (cipher, rest) = first_string(bytes.strip_prefix(b"openssh-key-v1\0")?)?;
+    let (_kdf, rest) = first_string(rest)?;
+    let (_kdf_options, rest) = first_string(rest)?;
+    let (public, _) = first_string(rest.strip_prefix(&1u32.to_be_bytes())?)?;
+    Some((cipher.to_vec(), public.to_vec()))
+}
+
+/// Splits off the string an SSH encoding begins with: four bytes of length, then so many bytes.
+pub(super) fn first_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
+/// Whether a certificate is for this key: all formats hold the key's own fields in one piece.
+fn certifies(certificate: &[u8], public: &[u8]) -> bool {
+    let Some((_, fields)) = first_string(public) else {
+        return false;
+    };
+    !fields.is_empty() && certificate.windows(fields.len()).any(|w| w == fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn keygen(args: &[&str]) {
+        let out = Command::new("ssh-keygen")
+            .arg("-q")
+            .args(args)
+            .output()
+            .expect("ssh-keygen (openssh-client)");
+        assert!(out.status.success(), "{out:?}");
+    }
+
+    #[test]
+    fn private_keys_tell_their_public_key_and_whether_they_are_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for (kind, extra, passphrase) in [
+            ("ed25519", None, ""),
+            ("ed25519", None, "secret"),
+            ("rsa", Some("PEM"), ""),
+            ("rsa", Some("PEM"), "secret"),
+            ("ecdsa", Some("PKCS8"), "secret"),
+        ] {
+            let key = path(&format!("{kind}-{extra:?}-{passphrase}"));
+            let mut args = vec!["-t", kind, "-N", passphrase, "-f", key.to_str().unwrap()];
+            args.extend(extra.iter().flat_map(|format| ["-m", format]));
+            keygen(&args);
+            let with_pub = key_file(&key).unwrap();
+            let lock = if passphrase.is_empty() {
+                Lock::Open
+            } else {
+                Lock::Passphrase
+            };
+            assert_eq!(with_pub.private, Some(lock), "{}", key.display());
+            fs::remove_file(with_suffix(&key, ".pub")).unwrap();
+            let alone = key_file(&key).unwrap();
+            assert_eq!(alone.public.is_some(), extra.is_none());
+            assert!(alone.public.is_none_or(|p| Some(p) == with_pub.public));
+        }
+        assert!(key_file(&path("missing")).is_none());
+    }
+
+    #[test]
+    fn a_certificate_belongs_to_its_own_key_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        for key in ["ca", "a", "b"] {
+            keygen(&["-t", "ed25519", "-N", "", "-f", &path(key)]);
+        }
+        keygen(&["-s", &path("ca"), "-I", "id", &path("a.pub")]);
+        let blob = |name: &str| public_blob_of(Path::new(&path(name))).unwrap();
+        assert!(certifies(&blob("a-cert.pub"), &blob("a.pub")));
+        assert!(!certifies(&blob("a-cert.pub"), &blob("b.pub")));
+    }
+
+    #[test]
+    fn a_private_key_open_to_others_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("k");
+        keygen(&["-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()]);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let found = key_file(&key).unwrap();
+        assert!(found.private.is_none() && found.public.is_some());
+    }
+
+    #[test]
+    fn cut_encodings_are_no_strings() {
+        assert_eq!(
+            first_string(&[0, 0, 0, 2, 7, 8, 9]),
+            Some((&[7, 8][..], &[9][..]))
+        );
+        for bad in [&[0, 0, 0][..], &[0, 0, 0, 1], &[255, 255, 255, 255, 1]] {
+            assert_eq!(first_string(bad), None);
+        }
+    }
+}

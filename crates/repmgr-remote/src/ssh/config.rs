@@ -1,0 +1,503 @@
+//! What the user's SSH configuration means for one destination, by `ssh -G`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use repmgr_types::CancelToken;
+use ssh2::{MethodType, Session};
+
+use super::SshOptions;
+use super::hostkey::KnownKey;
+use crate::error::{ConnectErrorKind as Kind, RemoteErrorKind, printable, shorten};
+use crate::local::run_program;
+use crate::{Output, RemoteError};
+
+/// `StrictHostKeyChecking`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strict {
+    Ask,
+    Yes,
+    AcceptNew,
+    No,
+}
+
+/// How the bytes get there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    /// By TCP, optionally from this address.
+    Direct { bind: Option<String> },
+    /// Over standard input and output of this shell line.
+    Proxy { line: String },
+    /// Over standard input and output of these words.
+    Jump { words: Vec<String> },
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ClientConfig {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) user: String,
+    pub(super) route: Route,
+    /// "any", "inet" or "inet6".
+    pub(super) address_family: String,
+    pub(super) connect_timeout: Duration,
+    pub(super) tcp_keepalive: bool,
+    /// Interval and number of unanswered signs of life, when wanted.
+    pub(super) server_alive: Option<(Duration, u32)>,
+    pub(super) batch_mode: bool,
+    pub(super) strict: Strict,
+    pub(super) known_hosts_name: String,
+    /// Where the name without port may stand as well.
+    pub(super) known_hosts_fallback: Option<String>,
+    pub(super) user_known_hosts: Vec<PathBuf>,
+    pub(super) global_known_hosts: Vec<PathBuf>,
+    pub(super) hash_known_hosts: bool,
+    pub(super) identity_files: Vec<PathBuf>,
+    pub(super) certificate_files: Vec<PathBuf>,
+    pub(super) identities_only: bool,
+    pub(super) agent: Option<PathBuf>,
+    /// Ways to log in that the user allows, by their names in the protocol.
+    pub(super) login_methods: Vec<&'static str>,
+    /// Lists the user set, by their names in `ssh -G`.
+    algorithms: HashMap<&'static str, String>,
+    pub(super) keygen_program: String,
+}
+
+/// Lines of `ssh -G`: lower-case keyword and value.
+struct Settings(HashMap<String, Vec<String>>);
+
+impl Settings {
+    fn parse(text: &str) -> Self {
+        let mut map: HashMap<String, Vec<String>> = HashMap::new();
+        for line in text.lines() {
+            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+            map.entry(key.to_ascii_lowercase())
+                .or_default()
+                .push(value.trim().to_owned());
+        }
+        Self(map)
+    }
+
+    fn all(&self, key: &str) -> &[String] {
+        self.0.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The value, unless it is missing, empty or "none".
+    fn get(&self, key: &str) -> Option<&str> {
+        self.all(key)
+            .first()
+            .map(String::as_str)
+            .filter(|v| !v.is_empty() && *v != "none")
+    }
+
+    /// Yes or no, as old and new versions of OpenSSH write it.
+    fn flag(&self, key: &str, default: bool) -> bool {
+        self.get(key).map_or(default, |v| matches!(v, "yes" | "true"))
+    }
+
+    fn seconds(&self, key: &str) -> Option<Duration> {
+        self.get(key)?
+            .parse()
+            .ok()
+            .filter(|s| *s > 0)
+            .map(Duration::from_secs)
+    }
+}
+
+/// The `%` tokens of ssh_config(5), and home for `~`.
+struct Tokens {
+    home: String,
+    tokens: Vec<(char, String)>,
+}
+
+impl Tokens {
+    /// Expands `%` tokens only; `Err` names the one that is not known.
+    fn percent(&self, text: &str) -> Result<String, char> {
+        let mut out = String::with_capacity(text.len());
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match (c, c == '%') {
+                (_, true) => {
+                    let token = chars.next().unwrap_or('%');
+                    let found = self.tokens.iter().find(|(t, _)| *t == token);
+                    out.push_str(&found.ok_or(token)?.1);
+                }
+                (c, false) => out.push(c),
+            }
+        }
+        Ok(out)
+    }
+
+    /// A path with `~`, `${NAME}` and `%` expanded; `None` (and a message in the log) for what
+    /// cannot be, `~somebody` for one.
+    fn path(&self, text: &str) -> Option<PathBuf> {
+        let expanded = self
+            .percent(text)
+            .ok()
+            .and_then(|t| expand_environment(&t))
+            .and_then(|t| match t.strip_prefix('~') {
+                Some("") => Some(self.home.clone()),
+                Some(rest) => rest.strip_prefix('/').map(|rest| format!("{}/{rest}", self.home)),
+                None => Some(t),
+            });
+        if expanded.is_none() {
+            log::warn!("cannot expand \"{text}\" of the SSH configuration; it is left out");
+        }
+        expanded.map(PathBuf::from)
+    }
+
+    /// `ssh -G` joins files by blanks and does not quote: one existing path with a blank is one path.
+    fn paths(&self, value: Option<&str>) -> Vec<PathBuf> {
+        let Some(value) = value else { return Vec::new() };
+        match self.path(value) {
+            Some(whole) if whole.exists() => vec![whole],
+            _ => value
+                .split_whitespace()
+                .filter_map(|part| self.path(part))
+                .collect(),
+        }
+    }
+}
+
+fn expand_environment(text: &str) -> Option<String> {
+    let Some((before, rest)) = text.split_once("${") else {
+        return Some(text.to_owned());
+    };
+    let (name, after) = rest.split_once('}')?;
+    Some(format!(
+        "{before}{}{}",
+        std::env::var(name).ok()?,
+        expand_environment(after)?
+    ))
+}
+
+/// Asks `ssh -G`; `words` are the user's own options.
+pub(super) fn resolve(
+    destination: &str,
+    words: &[String],
+    options: &SshOptions,
+) -> Result<ClientConfig, Kind> {
+    let mut command = Command::new(&options.ssh_program);
+    command.args(["-T", "-G"]).args(words);
+    // What is typed in front counts before the file, and `user@` and `ssh://` before these.
+    if let Some(user) = options.user.as_ref().filter(|_| !destination.contains('@')) {
+        command.args(["-l", user]);
+    }
+    if let Some(port) = options.port.filter(|_| !names_port(destination)) {
+        command.args(["-p", &port.to_string()]);
+    }
+    command.args(["--", destination]);
+    let settings = ask(command, &options.cancel)?;
+    // The same program without any configuration tells the defaults from what somebody set, and
+    // who and where OpenSSH thinks we are: the password file counts there, not $HOME.
+    let mut bare = Command::new(&options.ssh_program);
+    bare.args([
+        "-T",
+        "-G",
+        "-F",
+        "none",
+        "-o",
+        "UserKnownHostsFile=%d",
+        "-o",
+        "IdentityAgent=%u",
+    ]);
+    bare.args(["--", "localhost"]);
+    let defaults = ask(bare, &options.cancel)?;
+    interpret(&settings, &defaults, destination, words, options)
+}
+
+fn names_port(destination: &str) -> bool {
+    let Some(rest) = destination.strip_prefix("ssh://") else {
+        return false;
+    };
+    rest.rsplit(']')
+        .next()
+        .is_some_and(|tail| tail.rsplit('@').next().unwrap_or(tail).contains(':'))
+}
+
+fn ask(command: Command, cancel: &CancelToken) -> Result<Settings, Kind> {
+    let output = run_tool(command, cancel)?;
+    if output.exit.success() {
+        Ok(Settings::parse(&String::from_utf8_lossy(&output.stdout)))
+    } else {
+        let message = shorten(&output.exit.stderr_text(), 300);
+        Err(Kind::Configuration {
+            program: "ssh -G".to_owned(),
+            message,
+        })
+    }
+}
+
+/// Runs a tool of OpenSSH.
+pub(super) fn run_tool(command: Command, cancel: &CancelToken) -> Result<Output, Kind> {
+    // `Match exec` may run anything, so not too short.
+    const LIMIT: Duration = Duration::from_secs(30);
+    let program = command.get_program().to_string_lossy().into_owned();
+    run_program(command, LIMIT, cancel).map_err(|error: RemoteError| match error.kind {
+        RemoteErrorKind::Cancelled(c) => Kind::Cancelled(c),
+        RemoteErrorKind::System { source, .. } => Kind::Program { program, source },
+        RemoteErrorKind::TimedOut { after, .. } => Kind::TimedOut {
+            stage: "reading the configuration",
+            after,
+        },
+        _ => Kind::Program {
+            program,
+            source: error.into(),
+        },
+    })
+}
+
+fn interpret(
+    settings: &Settings,
+    defaults: &Settings,
+    destination: &str,
+    words: &[String],
+    options: &SshOptions,
+) -> Result<ClientConfig, Kind> {
+    let original = settings
+        .get("host")
+        .unwrap_or_else(|| destination.rsplit('@').next().unwrap_or(destination));
+    let host = settings.get("hostname").unwrap_or(original);
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port: u16 = settings.get("port").and_then(|p| p.parse().ok()).unwrap_or(22);
+    let home = defaults
+        .get("userknownhostsfile")
+        .filter(|h| h.starts_with('/'))
+        .map(PathBuf::from);
+    let home = home
+        .or_else(std::env::home_dir)
+        .unwrap_or_else(|| PathBuf::from("/"));
+    let local_user = defaults
+        .get("identityagent")
+        .filter(|u| !u.starts_with('%'))
+        .unwrap_or_default();
+    let user = settings.get("user").unwrap_or(local_user).to_owned();
+    let mut tokens = Tokens {
+        home: home.to_string_lossy().into_owned(),
+        tokens: vec![
+            ('%', "%".to_owned()),
+            ('d', home.to_string_lossy().into_owned()),
+            ('h', host.clone()),
+            ('n', original.to_owned()),
+            ('p', port.to_string()),
+            ('r', user.clone()),
+            ('u', local_user.to_owned()),
+        ],
+    };
+    let alias = settings
+        .get("hostkeyalias")
+        .map(|a| tokens.percent(a).unwrap_or_else(|_| a.to_owned()));
+    tokens
+        .tokens
+        .push(('k', alias.clone().unwrap_or_else(|| original.to_owned())));
+    let (known_hosts_name, known_hosts_fallback) = known_hosts_names(alias, &host, port);
+    let agent = match settings.get("identityagent").unwrap_or("SSH_AUTH_SOCK") {
+        _ if settings.all("identityagent").iter().any(|a| a == "none") => None,
+        "SSH_AUTH_SOCK" => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
+        variable if variable.starts_with('$') && !variable.starts_with("${") => {
+            std::env::var_os(&variable[1..]).map(PathBuf::from)
+        }
+        path => tokens.path(path),
+    };
+    let files = |key| -> Vec<PathBuf> {
+        let given = settings.all(key).iter().filter(|v| *v != "none");
+        given.filter_map(|v| tokens.path(v.trim_matches('"'))).collect()
+    };
+    Ok(ClientConfig {
+        route: route(settings, &tokens, words, options)?,
+        host,
+        port,
+        user,
+        address_family: settings.get("addressfamily").unwrap_or("any").to_owned(),
+        connect_timeout: settings
+            .seconds("connecttimeout")
+            .unwrap_or(options.connect_timeout),
+        tcp_keepalive: settings.flag("tcpkeepalive", true),
+        server_alive: settings.seconds("serveraliveinterval").map(|interval| {
+            let count = settings.get("serveralivecountmax").and_then(|c| c.parse().ok());
+            (interval, count.unwrap_or(3))
+        }),
+        batch_mode: settings.flag("batchmode", false),
+        strict: match settings.get("stricthostkeychecking") {
+            Some("yes" | "true") => Strict::Yes,
+            Some("accept-new") => Strict::AcceptNew,
+            Some("no" | "false" | "off") => Strict::No,
+            _ => Strict::Ask,
+        },
+        known_hosts_name,
+        known_hosts_fallback,
+        user_known_hosts: tokens.paths(settings.get("userknownhostsfile")),
+        global_known_hosts: tokens.paths(settings.get("globalknownhostsfile")),
+        hash_known_hosts: settings.flag("hashknownhosts", false),
+        identity_files: files("identityfile"),
+        certificate_files: files("certificatefile"),
+        identities_only: settings.flag("identitiesonly", false),
+        agent,
+        login_methods: [
+            ("publickey", "pubkeyauthentication"),
+            ("keyboard-interactive", "kbdinteractiveauthentication"),
+            ("password", "passwordauthentication"),
+        ]
+        .into_iter()
+        // "unbound", "host-bound" are variants of yes.
+        .filter(|(_, key)| !matches!(settings.get(key), Some("no" | "false")))
+        .map(|(name, _)| name)
+        .collect(),
+        algorithms: ["ciphers", "macs", "kexalgorithms", "hostkeyalgorithms"]
+            .into_iter()
+            .filter_map(|key| {
+                let set = settings.get(key)?;
+                (defaults.get(key) != Some(set)).then(|| (key, set.to_owned()))
+            })
+            .collect(),
+        keygen_program: keygen_beside(&options.ssh_program),
+    })
+}
+
+/// The name in known hosts files, and the one that counts as well when it matches: as `ssh` does,
+/// which tries the plain name when the port is not 22.
+fn known_hosts_names(alias: Option<String>, host: &str, port: u16) -> (String, Option<String>) {
+    let host = host.to_ascii_lowercase();
+    match (alias, port) {
+        (Some(alias), _) => (alias, None),
+        (None, 22) => (host, None),
+        (None, port) => (format!("[{host}]:{port}"), Some(host)),
+    }
+}
+
+fn keygen_beside(ssh_program: &str) -> String {
+    match Path::new(ssh_program).parent() {
+        Some(dir) if !dir.as_os_str().is_empty() && dir.join("ssh-keygen").exists() => {
+            dir.join("ssh-keygen").to_string_lossy().into_owned()
+        }
+        _ => "ssh-keygen".to_owned(),
+    }
+}
+
+fn route(
+    settings: &Settings,
+    tokens: &Tokens,
+    words: &[String],
+    options: &SshOptions,
+) -> Result<Route, Kind> {
+    let bad = |what, text: &str, reason| Kind::BadSetting {
+        what,
+        text: text.to_owned(),
+        reason,
+    };
+    if let Some(line) = settings.get("proxycommand") {
+        if settings.flag("proxyusefdpass", false) {
+            return Err(bad("ProxyUseFdpass", "yes", "passing a socket is not supported"));
+        }
+        let line = tokens
+            .percent(line)
+            .map_err(|_| bad("ProxyCommand", line, "it holds an unknown % token"))?;
+        return Ok(Route::Proxy { line });
+    }
+    let Some(jumps) = settings.get("proxyjump") else {
+        return Ok(Route::Direct {
+            bind: settings.get("bindaddress").map(str::to_owned),
+        });
+    };
+    let (before, last) = match jumps.rsplit_once(',') {
+        Some((before, last)) => (Some(before), last),
+        None => (None, jumps),
+    };
+    let last = if last.starts_with("ssh://") {
+        last.to_owned()
+    } else {
+        format!("ssh://{last}")
+    };
+    let mut jump = vec![options.ssh_program.clone(), "-T".to_owned()];
+    // As ssh does for its own jumps: the same file, none of the other options.
+    if let Some(at) = words.iter().position(|w| w.starts_with("-F")) {
+        jump.push(words[at].clone());
+        jump.extend(words.get(at + 1).filter(|_| words[at] == "-F").cloned());
+    }
+    if options.prompt.is_none() {
+        jump.extend(["-o".to_owned(), "BatchMode=yes".to_owned()]);
+    }
+    jump.extend(
+        before
+            .iter()
+            .flat_map(|before| ["-J".to_owned(), (*before).to_owned()]),
+    );
+    let target = tokens.percent("[%h]:%p").unwrap_or_default();
+    jump.extend(["-W".to_owned(), target, "--".to_owned(), last]);
+    Ok(Route::Jump { words: jump })
+}
+
+impl ClientConfig {
+    /// Sets what must be set before the handshake: lists of the user's, and host key types we know.
+    pub(super) fn prefer_algorithms(&self, session: &Session, known: &[KnownKey]) -> Result<(), Kind> {
+        let lists = [
+            ("ciphers", &[MethodType::CryptCs, MethodType::CryptSc][..]),
+            ("macs", &[MethodType::MacCs, MethodType::MacSc][..]),
+            ("kexalgorithms", &[MethodType::Kex][..]),
+        ];
+        for (key, methods) in lists {
+            let Some(list) = self.algorithms.get(key) else {
+                continue;
+            };
+            for method in methods {
+                set_preference(session, *method, key, list)?;
+            }
+        }
+        let all = session
+            .supported_algs(MethodType::HostKey)
+            .map_err(|e| handshake(&e))?;
+        let types: Vec<&str> = known
+            .iter()
+            .filter(|k| !k.is_marked())
+            .map(|k| k.key_type.as_str())
+            .collect();
+        let list = host_key_order(
+            &all,
+            self.algorithms.get("hostkeyalgorithms").map(String::as_str),
+            &types,
+        );
+        set_preference(session, MethodType::HostKey, "hostkeyalgorithms", &list)
+    }
+}
+
+fn handshake(error: &ssh2::Error) -> Kind {
+    Kind::Handshake {
+        reason: printable(error.message().as_bytes()),
+    }
+}
+
+fn set_preference(session: &Session, method: MethodType, what: &'static str, list: &str) -> Result<(), Kind> {
+    session.method_pref(method, list).map_err(|_| Kind::BadSetting {
+        what,
+        text: shorten(list, 200),
+        reason: "none of these algorithms is supported here",
+    })
+}
+
+/// Host key algorithms to offer: types that known hosts files hold come first (or the server
+/// chooses one we cannot compare, which looks like an attack), unless the user set an order.
+/// No certificates: nobody here would check the authority's signature.
+fn host_key_order(supported: &[&str], user_set: Option<&str>, known_types: &[&str]) -> String {
+    let base: Vec<&str> = match user_set {
+        Some(list) => list.split(',').filter(|a| supported.contains(a)).collect(),
+        None => supported.to_vec(),
+    };
+    let mut base: Vec<&str> = base
+        .into_iter()
+        .filter(|a| !a.contains("-cert-") && *a != "ssh-rsa")
+        .collect();
+    if user_set.is_none() {
+        let known = |algorithm: &str| {
+            known_types
+                .iter()
+                .any(|t| *t == algorithm || *t == "ssh-rsa" && algorithm.starts_with("rsa-sha2-"))
+        };
+        base.sort_by_key(|algorithm| !known(algorithm));
+    }
+    base.join(",")
+}
+
+#[cfg(test)]
+mod tests;
