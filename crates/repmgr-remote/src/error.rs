@@ -169,7 +169,7 @@ impl ConnectError {
         use ConnectErrorKind as K;
         matches!(
             self.kind,
-            K::Resolve { .. } | K::Network { .. } | K::Handshake { .. } | K::TimedOut { .. }
+            K::Resolve { .. } | K::Network { .. } | K::HungUp { .. } | K::TimedOut { .. }
         )
     }
 

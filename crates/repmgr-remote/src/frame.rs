@@ -51,9 +51,26 @@ impl Frame {
         )
     }
 
+    /// How many bytes at the end of `output` may belong to the end mark.
+    fn held_back(&self, output: &[u8]) -> usize {
+        let may_be = |part: &[u8]| {
+            let (token, rest) = part.split_at(part.len().min(Self::TOKEN_LEN));
+            self.token.as_bytes().starts_with(token) && (rest.is_empty() || rest[0] == b' ')
+        };
+        let longest = output.len().min(END_LEN);
+        (1..=longest)
+            .rev()
+            .find(|n| may_be(&output[output.len() - n..]))
+            .unwrap_or(0)
+    }
+
     fn end_code(&self, tail: &[u8]) -> Option<i32> {
         let digits = tail.strip_prefix(self.token.as_bytes())?.strip_prefix(b" ")?;
-        std::str::from_utf8(digits).ok()?.parse().ok()
+        std::str::from_utf8(digits)
+            .ok()
+            .filter(|d| d.len() == 3)?
+            .parse()
+            .ok()
     }
 }
 
@@ -164,16 +181,13 @@ impl Stdout {
 
     /// Bytes of the command that can be read now: what may be the end mark stays back.
     pub(crate) fn ready(&self) -> &[u8] {
-        let back = if self.frame.is_some() && self.ending.is_none() {
-            END_LEN
-        } else {
-            0
-        };
-        let end = self.tail.saturating_sub(back).max(self.head);
-        if self.started {
-            &self.buffer[self.head..end]
-        } else {
-            &[]
+        if !self.started {
+            return &[];
+        }
+        let held = self.held();
+        match &self.frame {
+            Some(frame) if self.ending.is_none() => &held[..held.len() - frame.held_back(held)],
+            _ => held,
         }
     }
 
@@ -182,7 +196,7 @@ impl Stdout {
         self.head += n;
     }
 
-    /// All that is held, for a message about an output that never started.
+    /// All that is here, marks or not.
     pub(crate) fn held(&self) -> &[u8] {
         &self.buffer[self.head..self.tail]
     }
@@ -242,6 +256,23 @@ mod tests {
             };
             assert_eq!(ending, expected, "{cut}");
         }
+    }
+
+    #[test]
+    fn output_that_cannot_be_the_end_mark_is_readable_at_once() {
+        let mut stdout = Stdout::new(Some(frame()));
+        let mut see = |more: &[u8]| {
+            stdout.room().unwrap()[..more.len()].copy_from_slice(more);
+            stdout.filled(more.len()).unwrap();
+            let seen = String::from_utf8(stdout.ready().to_vec()).unwrap();
+            stdout.consume(seen.len());
+            seen
+        };
+        assert_eq!(see(b"repmgr-0123456789abcdef\nlocked\n"), "locked\n");
+        assert_eq!(see(b"is it repmgr-01"), "is it ");
+        assert_eq!(see(b"23456789abcdef"), "");
+        assert_eq!(see(b"!"), "repmgr-0123456789abcdef!");
+        assert_eq!(see(b"repmgr-0123456789abcdef 000"), "");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -124,6 +125,10 @@ impl Login<'_> {
             Ok(()) => Ok(Attempt::Accepted),
             Err(Stop::Ssh(e)) if e.code() == ErrorCode::Session(ERROR_FILE) => {
                 Ok(Attempt::Unusable(printable(e.message().as_bytes())))
+            }
+            // libssh2 reports a server that hung up like one that refused the key.
+            Err(Stop::Ssh(_)) if self.link.is_closed() => {
+                Err(Stop::System(ErrorKind::ConnectionAborted.into()))
             }
             Err(stop @ Stop::Ssh(_)) if !stop.is_lost() => Ok(Attempt::Refused),
             Err(stop) => Err(stop),

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use repmgr_types::{CancelToken, Cancelled};
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::Shutdown;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, Shutdown};
 use ssh2::{BlockDirections, ErrorCode, Session};
 
 use super::socket::Proxy;
@@ -151,6 +152,14 @@ impl Link {
         let mut fds = [PollFd::from_borrowed_fd(self.socket.as_fd(), flags)];
         wait_for(&mut fds, at_most)?;
         Ok(fds[0].revents())
+    }
+
+    /// Whether the far side has hung up and nothing of it is left to read.
+    pub(super) fn is_closed(&self) -> bool {
+        match rustix::net::recv(&self.socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((read, _)) => read == 0,
+            Err(e) => e != Errno::AGAIN,
+        }
     }
 
     /// Ends the connection now: libssh2 would rather wait for the far side when freed.
