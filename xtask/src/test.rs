@@ -8,6 +8,13 @@ use repmgr_lab::{BarmanInstall, BarmanVersion, PgInstall, packages};
 
 use crate::prepare::{self, Steps};
 
+/// Whether the arguments choose packages themselves.
+fn names_package(arguments: &[String]) -> bool {
+    let own = arguments.iter().take_while(|argument| *argument != "--");
+    own.into_iter()
+        .any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
+}
+
 /// The majors the tests run on.
 const MAJORS: [u32; 5] = [10, 11, 15, 17, 18];
 
@@ -31,9 +38,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     // The whole-program tests start it; cargo builds no binary for another package's tests.
     prepare::build(&steps)?;
     steps.begin("cargo test --workspace");
+    let everything = (!names_package(arguments)).then_some("--workspace");
     let mut cargo = prepare::cargo();
     cargo
-        .args(["test", "--workspace", "--no-fail-fast"])
+        .arg("test")
+        .args(everything)
+        .arg("--no-fail-fast")
         .args(arguments)
         .stdout(Stdio::piped());
     let mut child = cargo.spawn().context("could not start cargo")?;
@@ -88,6 +98,13 @@ impl Total {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_package_is_named_before_the_double_dash_only() {
+        let named = |line: &str| names_package(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert!(named("-p repmgr-types") && named("--package=x -- y") && named("--lib -px"));
+        assert!(!named("--lib") && !named("name -- -p"));
+    }
 
     #[test]
     fn results_are_summed_and_other_lines_are_not() {

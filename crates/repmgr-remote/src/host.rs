@@ -80,8 +80,8 @@ pub struct StartOptions {
     pub idle_timeout: Duration,
     /// The longest run from start to end.
     pub total_timeout: Option<Duration>,
-    /// Much output is expected: a channel window of 64 MiB rather than 2, so that a link with
-    /// latency is kept full. Costs that much memory at most, when the reader is slow.
+    /// Much output is expected: a channel window that fits the latency of the way (up to 32 MiB)
+    /// rather than 2 MiB. Costs that much memory at most.
     pub bulk: bool,
 }
 

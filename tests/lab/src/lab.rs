@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -138,7 +138,7 @@ impl LabBuilder {
             server: MAIN.to_owned(),
             backup: None,
             scratch,
-            program: OnceLock::new(),
+            program: Mutex::default(),
         };
         let conf = lab.write_repmgr_conf(1, lab.primary.port(), lab.primary.data_dir(), &[])?;
         lab.primary
@@ -161,7 +161,7 @@ pub struct Lab {
     install: PgInstall,
     server: String,
     backup: Option<String>,
-    program: OnceLock<PathBuf>,
+    program: Mutex<Option<PathBuf>>,
     scratch: Arc<Scratch>,
 }
 
@@ -280,18 +280,21 @@ impl Lab {
     /// # Errors
     /// If it was not built.
     pub fn repmgr(&self) -> Result<Command> {
-        if self.program.get().is_none() {
-            let built = program_under_test()?;
-            let copy = self.scratch.install(&built, "repmgr")?;
-            let wal_restore = built.with_file_name("repmgr-wal-restore");
-            if wal_restore.exists() {
-                self.scratch.install(&wal_restore, "repmgr-wal-restore")?;
-            }
-            // Another thread may have been quicker, with the same path.
-            let _ = self.program.set(copy);
+        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let copy = match program.take() {
+            Some(copy) => copy,
+            None => self.install_program()?,
+        };
+        Ok(self.scratch.command(program.insert(copy)))
+    }
+
+    fn install_program(&self) -> Result<PathBuf> {
+        let built = program_under_test()?;
+        let wal_restore = built.with_file_name("repmgr-wal-restore");
+        if wal_restore.exists() {
+            self.scratch.install(&wal_restore, "repmgr-wal-restore")?;
         }
-        let program = self.program.get().context("set above")?;
-        Ok(self.scratch.command(program))
+        self.scratch.install(&built, "repmgr")
     }
 
     /// `repmgr -f CONF -h HOST -p PORT -U repmgr -d repmgr standby clone`.
@@ -423,4 +426,23 @@ pub fn program_under_test() -> Result<PathBuf> {
             own.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tests_of_a_file_can_share_a_lab() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<Lab>();
+    }
+
+    #[test]
+    fn a_conninfo_names_everything_a_node_needs() {
+        assert_eq!(
+            conninfo(7),
+            "host=127.0.0.1 port=7 user=repmgr dbname=repmgr connect_timeout=5"
+        );
+    }
 }

@@ -172,8 +172,11 @@ impl Scratch {
     /// Copies a program to `bin/NAME`: the account may not reach where it stands (a checkout in /root).
     pub(crate) fn install(&self, program: &Path, name: &str) -> Result<PathBuf> {
         let copy = self.join("bin").join(name);
-        let from = || format!("could not copy \"{}\"", program.display());
-        fs::copy(program, &copy).with_context(from)?;
+        // By another process: a file that we hold open for writing while some thread forks cannot be executed.
+        check(
+            Command::new("cp").arg(program).arg(&copy),
+            Duration::from_secs(30),
+        )?;
         self.account.own(&copy)?;
         Ok(copy)
     }

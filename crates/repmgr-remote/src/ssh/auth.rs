@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,12 +23,13 @@ const ERROR_FILE: i32 = -16;
 /// Passphrases and passwords one gets to type, as NumberOfPasswordPrompts of OpenSSH.
 const PROMPTS: usize = 3;
 
+/// Logs in; returns how long the server took for its first answer.
 pub(super) fn log_in(
     link: &Link,
     config: &ClientConfig,
     prompt: Option<&dyn Prompt>,
     answers: &Mutex<HashMap<String, String>>,
-) -> Result<(), Kind> {
+) -> Result<Duration, Kind> {
     let mut login = Login {
         link,
         config,
@@ -36,6 +38,7 @@ pub(super) fn log_in(
         tried: Vec::new(),
         agent_keys: 0,
     };
+    let asked = Instant::now();
     // This asks for the method "none" first, which some servers are content with.
     let methods = link.drive(LOGGING_IN, |s| {
         match s.auth_methods(&config.user).map(str::to_owned) {
@@ -44,8 +47,9 @@ pub(super) fn log_in(
         }
     });
     let methods = methods.map_err(|stop| link.handshake_error(stop))?;
+    let answered_in = asked.elapsed();
     if link.session.authenticated() {
-        return Ok(());
+        return Ok(answered_in);
     }
     for method in methods.split(',').filter(|m| config.login_methods.contains(m)) {
         let done = match method {
@@ -54,7 +58,7 @@ pub(super) fn log_in(
             _ => login.with_password(),
         };
         match done {
-            Ok(true) => return Ok(()),
+            Ok(true) => return Ok(answered_in),
             Ok(false) => {}
             Err(Stop::TimedOut { stage, after }) => return Err(Kind::TimedOut { stage, after }),
             Err(Stop::Cancelled(c)) => return Err(c.into()),

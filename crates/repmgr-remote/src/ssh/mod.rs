@@ -135,7 +135,7 @@ impl SshHost {
         cancel.check()?;
         let config = self.config()?;
         let prompt = self.options.prompt.as_deref().filter(|_| !config.batch_mode);
-        let (socket, proxy) = socket::open(&config, cancel)?;
+        let (socket, proxy, connected_in) = socket::open(&config, cancel)?;
         let link = Link::new(socket, proxy, cancel.clone(), config.connect_timeout)?;
         let known = hostkey::known_keys(&config, cancel)?;
         config.prefer_algorithms(&link.session, &known)?;
@@ -146,8 +146,14 @@ impl SshHost {
             let _one = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             hostkey::verify(&link.session, &config, known, prompt, cancel)?;
         }
-        auth::log_in(&link, &config, prompt, &self.answers)?;
-        Ok(SshConnection::new(self.destination.clone(), link, &config))
+        let first_answer = auth::log_in(&link, &config, prompt, &self.answers)?;
+        let round_trip = connected_in.unwrap_or(first_answer);
+        Ok(SshConnection::new(
+            self.destination.clone(),
+            link,
+            &config,
+            round_trip,
+        ))
     }
 }
 

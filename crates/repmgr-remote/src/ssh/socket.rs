@@ -39,9 +39,15 @@ impl Drop for Proxy {
     }
 }
 
-pub(super) fn open(config: &ClientConfig, cancel: &CancelToken) -> Result<(OwnedFd, Option<Proxy>), Kind> {
+/// The socket, what serves it, and how long a direct connection took: one round trip.
+type Opened = (OwnedFd, Option<Proxy>, Option<Duration>);
+
+pub(super) fn open(config: &ClientConfig, cancel: &CancelToken) -> Result<Opened, Kind> {
     let (mut command, shown) = match &config.route {
-        Route::Direct { bind } => return Ok((connect(config, bind.as_deref(), cancel)?, None)),
+        Route::Direct { bind } => {
+            let (socket, took) = connect(config, bind.as_deref(), cancel)?;
+            return Ok((socket, None, Some(took)));
+        }
         Route::Proxy { line } => {
             let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
             let mut command = Command::new(shell);
@@ -56,7 +62,7 @@ pub(super) fn open(config: &ClientConfig, cancel: &CancelToken) -> Result<(Owned
     };
     log::debug!("connecting through \"{shown}\"");
     spawn(&mut command)
-        .map(|(socket, proxy)| (socket, Some(proxy)))
+        .map(|(socket, proxy)| (socket, Some(proxy), None))
         .map_err(|source| Kind::Proxy {
             command: shown,
             source,
@@ -95,7 +101,11 @@ fn spawn(command: &mut Command) -> io::Result<(OwnedFd, Proxy)> {
     Ok((ours, Proxy { child, stderr }))
 }
 
-fn connect(config: &ClientConfig, bind: Option<&str>, cancel: &CancelToken) -> Result<OwnedFd, Kind> {
+fn connect(
+    config: &ClientConfig,
+    bind: Option<&str>,
+    cancel: &CancelToken,
+) -> Result<(OwnedFd, Duration), Kind> {
     let addresses = lookup(&config.host, config.port, config.connect_timeout, cancel)?;
     let wanted = |a: &SocketAddr| match config.address_family.as_str() {
         "inet" => a.is_ipv4(),
@@ -114,8 +124,9 @@ fn connect(config: &ClientConfig, bind: Option<&str>, cancel: &CancelToken) -> R
             None => None,
         };
         log::debug!("connecting to {address}");
+        let started = Instant::now();
         match connect_one(address, from, config, cancel)? {
-            Ok(socket) => return Ok(socket),
+            Ok(socket) => return Ok((socket, started.elapsed())),
             Err(source) => {
                 last = Kind::Network {
                     address: address.to_string(),
