@@ -20,6 +20,8 @@ use crate::error::{ConnectErrorKind as Kind, printable, shorten};
 const LOGGING_IN: &str = "logging in";
 /// `LIBSSH2_ERROR_FILE`: the key file could not be read; a wrong passphrase looks the same.
 const ERROR_FILE: i32 = -16;
+/// How libssh2's message begins if the server's answer to a key never came.
+const NO_ANSWER: &str = "Waiting for";
 /// Passphrases and passwords one gets to type, as NumberOfPasswordPrompts of OpenSSH.
 const PROMPTS: usize = 3;
 
@@ -130,8 +132,9 @@ impl Login<'_> {
             Err(Stop::Ssh(e)) if e.code() == ErrorCode::Session(ERROR_FILE) => {
                 Ok(Attempt::Unusable(printable(e.message().as_bytes())))
             }
-            // libssh2 reports a server that hung up like one that refused the key.
-            Err(Stop::Ssh(_)) if self.link.is_closed() => {
+            // libssh2 reports a server that hung up like one that refused the key; the connection may not
+            // be closed yet when it has read the farewell.
+            Err(Stop::Ssh(e)) if e.message().starts_with(NO_ANSWER) || self.link.is_closed() => {
                 Err(Stop::System(ErrorKind::ConnectionAborted.into()))
             }
             Err(stop @ Stop::Ssh(_)) if !stop.is_lost() => Ok(Attempt::Refused),
