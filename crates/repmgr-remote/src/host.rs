@@ -1,6 +1,8 @@
 use std::io::Read;
 use std::time::Duration;
 
+use repmgr_types::CancelToken;
+
 use crate::error::printable;
 use crate::{ConnectError, RemoteError, RemoteErrorKind, ShellCommand};
 
@@ -83,6 +85,8 @@ pub struct StartOptions {
     /// Much output is expected: a channel window that fits the latency of the way (up to 32 MiB)
     /// rather than 2 MiB. Costs that much memory at most.
     pub bulk: bool,
+    /// Ends this command early, besides the token of its host.
+    pub cancel: CancelToken,
 }
 
 impl Default for StartOptions {
@@ -93,6 +97,7 @@ impl Default for StartOptions {
             idle_timeout: Duration::from_secs(60),
             total_timeout: None,
             bulk: false,
+            cancel: CancelToken::new(),
         }
     }
 }

@@ -92,7 +92,10 @@ fn start(
     if shown.has_nul() {
         return Err(fail(Kind::NulByte));
     }
-    cancel.check().map_err(|c| fail(c.into()))?;
+    cancel
+        .check()
+        .and_then(|()| options.cancel.check())
+        .map_err(|c| fail(c.into()))?;
     program
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -96,7 +96,8 @@ pub(crate) struct Running<W: Wire> {
     wire: W,
     host: String,
     command: String,
-    cancel: CancelToken,
+    /// The host's and the command's own.
+    cancel: [CancelToken; 2],
     idle_timeout: Duration,
     total_timeout: Option<Duration>,
     started: Instant,
@@ -121,7 +122,7 @@ impl<W: Wire> Running<W> {
             wire,
             host: host.to_owned(),
             command: command.shown(),
-            cancel,
+            cancel: [cancel, options.cancel],
             idle_timeout: options.idle_timeout,
             total_timeout: options.total_timeout,
             started: Instant::now(),
@@ -219,9 +220,13 @@ impl<W: Wire> Running<W> {
         Ok(())
     }
 
+    fn check_cancelled(&self) -> Result<(), Kind> {
+        Ok(self.cancel.iter().try_for_each(CancelToken::check)?)
+    }
+
     /// What is left until the next limit.
     fn check_limits(&self, moved_at: Instant) -> Result<Duration, Kind> {
-        self.cancel.check()?;
+        self.check_cancelled()?;
         let idle = self.idle_timeout.checked_sub(moved_at.elapsed());
         let idle = idle.ok_or(Kind::TimedOut {
             limit: TimeLimit::Idle,
@@ -310,7 +315,7 @@ impl<W: Wire> Running<W> {
     }
 
     fn look(&mut self) -> Result<(), Kind> {
-        self.cancel.check()?;
+        self.check_cancelled()?;
         self.wire.wait(Duration::ZERO)?;
         self.turn()?;
         if self.stdout_ended() && self.stderr_ended {

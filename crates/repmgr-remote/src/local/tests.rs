@@ -130,6 +130,24 @@ fn cancelling_ends_a_waiting_read() {
 }
 
 #[test]
+fn a_command_has_a_token_of_its_own_too() {
+    let cancel = CancelToken::new();
+    let options = StartOptions {
+        cancel: cancel.child(),
+        ..Default::default()
+    };
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        cancel.cancel();
+    });
+    let mut host = LocalHost::default();
+    let error = run(&mut host, &sh("sleep 60"), options, 100).unwrap_err();
+    assert!(error.is_cancelled(), "{error}");
+    stopper.join().unwrap();
+    assert!(run(&mut host, &sh("true"), StartOptions::default(), 100).is_ok());
+}
+
+#[test]
 fn too_much_output_is_refused_at_the_limit() {
     let mut host = LocalHost::default();
     assert_eq!(

@@ -79,13 +79,16 @@ impl SshConnection {
             SMALL_WINDOW
         };
         let asked = Instant::now();
-        let opened = self.link.drive_within("opening a channel", limit, |session| {
-            session.channel_open("session", window, PACKET_SIZE, None)
-        });
+        let cancel = &options.cancel;
+        let opened = self
+            .link
+            .drive_within("opening a channel", limit, cancel, |session| {
+                session.channel_open("session", window, PACKET_SIZE, None)
+            });
         let mut channel = opened.map_err(start_error)?;
         self.round_trip = self.round_trip.min(asked.elapsed());
         self.link
-            .drive_within("starting it", limit, |_| channel.exec(&line))
+            .drive_within("starting it", limit, cancel, |_| channel.exec(&line))
             .map_err(start_error)?;
         Ok(channel)
     }

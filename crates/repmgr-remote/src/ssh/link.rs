@@ -103,18 +103,22 @@ impl Link {
         stage: &'static str,
         mut call: impl FnMut(&Session) -> Result<T, ssh2::Error>,
     ) -> Result<T, Stop> {
-        self.drive_within(stage, self.limit, &mut call)
+        self.drive_within(stage, self.limit, &self.cancel, &mut call)
     }
 
     pub(super) fn drive_within<T>(
         &self,
         stage: &'static str,
         limit: Duration,
+        also: &CancelToken,
         mut call: impl FnMut(&Session) -> Result<T, ssh2::Error>,
     ) -> Result<T, Stop> {
         let started = Instant::now();
         loop {
-            self.cancel.check().map_err(Stop::Cancelled)?;
+            self.cancel
+                .check()
+                .and_then(|()| also.check())
+                .map_err(Stop::Cancelled)?;
             match call(&self.session) {
                 Err(e) if would_block(&e) => {}
                 result => return result.map_err(Stop::Ssh),
