@@ -1,1 +1,34 @@
-//! (being written)
+//! Cloning a standby: the one place that knows the order of things.
+//!
+//! [`plan`] finds every reason to refuse and touches nothing; it is what `--dry-run` does.
+//! [`prepare`] does the same and takes the target directory, which is given back if anything
+//! stands against the clone. [`PreparedClone::execute`] then copies, verifies, configures and
+//! completes; at every instant until its very end PostgreSQL cannot start on the directory, and
+//! running the same clone again continues where this one stopped.
+//!
+//! What happens is told to an [`Observer`]. Nothing here prints, reads a command line or a
+//! configuration file, or handles a signal: cancel through the [`Context`].
+
+mod backup;
+mod clone;
+mod configure;
+mod copy;
+mod error;
+mod event;
+mod node;
+mod place;
+mod plan;
+mod request;
+
+pub use clone::{PreparedClone, Summary, plan, prepare};
+pub use error::{CloneError, ErrorKind};
+pub use event::{ByteSize, CopySummary, Event, Level, Message, Observer, Progress};
+pub use plan::Plan;
+pub use request::{
+    BarmanSource, CloneRequest, Context, NodeIdentity, ReplicationOptions, Source, TransferOptions,
+    UpstreamChoice,
+};
+// What a caller needs to fill in a request.
+pub use repmgr_barman::ServerAddress;
+pub use repmgr_transfer::Compression;
+pub use repmgr_upstream::Environment;

@@ -1,0 +1,360 @@
+//! The files of the backup into the data directory and its tablespaces, judged as they arrive.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use repmgr_barman::Hold;
+use repmgr_datadir::{Existing, FileSpec, Kind, Tree, TreeError, TreeFile};
+use repmgr_remote::Host;
+use repmgr_transfer::{
+    EntryKind, FileSink, Options, Progress as TransferProgress, Sink, SinkError, transfer,
+};
+use repmgr_types::Lsn;
+use repmgr_verify::{Checksum, FileDigest, PageCheck};
+
+use crate::backup::{BackupSource, ServerParameters, as_path, files_in};
+use crate::event::Event;
+use crate::request::TransferOptions;
+use crate::{CloneError, Context, CopySummary, Progress};
+
+/// How often observers hear of the progress.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the hold on the backup is looked after.
+const HOLD_EVERY: Duration = Duration::from_secs(5);
+/// PostgreSQL's page size; others exist only in builds of one's own.
+const PAGE_SIZE: usize = 8192;
+/// More damages are counted, not listed.
+const MAX_DAMAGES: usize = 50;
+const MAX_BLOCKS: usize = 3;
+
+/// Where the files go, in the order of the listings.
+pub(crate) struct Trees<'a> {
+    pub(crate) data: &'a Tree,
+    pub(crate) tablespaces: &'a [Tree],
+    pub(crate) wal: Option<&'a Tree>,
+}
+
+impl Trees<'_> {
+    fn get(&self, source: usize) -> &Tree {
+        match source {
+            0 => self.data,
+            n => &self.tablespaces[n - 1],
+        }
+    }
+}
+
+/// Files that are here already and right, by listing and index.
+pub(crate) struct Reused {
+    bits: Vec<Vec<bool>>,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Reused {
+    /// Nothing is here.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            bits: Vec::new(),
+            files: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Files received whole by an interrupted clone: they have the announced size and time, which
+    /// they get only when they are complete.
+    pub(crate) fn find(source: &BackupSource, trees: &Trees<'_>) -> Result<Self, TreeError> {
+        let mut reused = Self::nothing();
+        for (n, listing) in source.listings.iter().enumerate() {
+            let tree = trees.get(n);
+            let mut bits = Vec::with_capacity(listing.len());
+            for entry in listing.iter() {
+                let here = match entry.kind {
+                    EntryKind::File => tree.metadata(as_path(entry.path))?.is_some_and(|here| {
+                        here.kind == Kind::File && here.size == entry.size && here.modified == entry.modified
+                    }),
+                    _ => false,
+                };
+                if here {
+                    reused.files += 1;
+                    reused.bytes += entry.size;
+                }
+                bits.push(here);
+            }
+            reused.bits.push(bits);
+        }
+        Ok(reused)
+    }
+
+    fn has(&self, source: usize, index: usize) -> bool {
+        self.bits.get(source).is_some_and(|bits| bits[index])
+    }
+}
+
+/// Creates the directories of the backup, empty ones too.
+pub(crate) fn create_directories(source: &BackupSource, trees: &Trees<'_>) -> Result<(), TreeError> {
+    for (n, listing) in source.listings.iter().enumerate() {
+        for entry in listing.iter().filter(|entry| entry.kind == EntryKind::Directory) {
+            let outside = n == 0 && trees.wal.is_some() && [&b"pg_wal"[..], b"pg_xlog"].contains(&entry.path);
+            if !outside {
+                trees.get(n).create_dir(as_path(entry.path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies all files that are not here yet.
+pub(crate) fn copy(
+    host: &dyn Host,
+    source: &BackupSource,
+    parameters: &ServerParameters,
+    trees: &Trees<'_>,
+    reused: &Reused,
+    hold: Option<Hold>,
+    options: &TransferOptions,
+    context: &Context<'_>,
+) -> Result<CopySummary, CloneError> {
+    let receiver = Receiver {
+        source,
+        trees,
+        parameters,
+        accept_damage: options.accept_damage,
+        damages: Mutex::default(),
+    };
+    let mut wire = Options {
+        compression: options.compression,
+        cancel: context.cancel.clone(),
+        ..Options::default()
+    };
+    if let Some(jobs) = options.jobs {
+        wire.jobs = jobs;
+    }
+    if let Some(retries) = options.retries {
+        wire.retries = retries;
+    }
+    let progress = TransferProgress::default();
+    let totals = Progress {
+        files_done: 0,
+        files_total: source.listings.iter().map(files_in).sum(),
+        bytes_done: 0,
+        bytes_total: source.total_size(),
+        bytes_reused: reused.bytes,
+        wire_bytes: 0,
+        elapsed: Duration::ZERO,
+    };
+    let started = Instant::now();
+    let done = AtomicBool::new(false);
+    let result = thread::scope(|scope| {
+        let ticker = scope.spawn(|| watch(&progress, totals, reused, hold, started, &done, context));
+        let wanted = |source: usize, index: usize| !reused.has(source, index);
+        let result = transfer(host, &source.listings, &wanted, &wire, &receiver, &progress);
+        done.store(true, Ordering::Relaxed);
+        ticker.thread().unpark();
+        result
+    });
+    let moved = result?;
+    let damages = receiver.damages.into_inner().unwrap_or_else(PoisonError::into_inner);
+    damages.report(options.accept_damage, context)?;
+    Ok(CopySummary {
+        files: totals.files_total,
+        bytes: totals.bytes_total,
+        reused_files: reused.files,
+        reused_bytes: reused.bytes,
+        wire_bytes: moved.wire_bytes,
+        elapsed: started.elapsed(),
+        verified: parameters.verified_by(),
+        jobs: moved.jobs,
+        compression: moved.compression.to_string(),
+        retries: moved.retries,
+    })
+}
+
+impl ServerParameters {
+    /// How the files are verified, in words.
+    fn verified_by(&self) -> String {
+        let mut ways = vec!["sizes".to_owned()];
+        if self.manifest.is_some() {
+            ways.push("backup_manifest checksums".to_owned());
+        }
+        if self.page_checksums == Some(true) {
+            ways.push("data page checksums".to_owned());
+        }
+        ways.join(", ")
+    }
+}
+
+/// Tells of the progress and looks after the hold until the copy is done.
+fn watch(
+    progress: &TransferProgress,
+    totals: Progress,
+    reused: &Reused,
+    mut hold: Option<Hold>,
+    started: Instant,
+    done: &AtomicBool,
+    context: &Context<'_>,
+) {
+    let mut held_at = Instant::now();
+    loop {
+        let finished = done.load(Ordering::Relaxed);
+        let moved = progress.snapshot();
+        context.observer.progress(&Progress {
+            files_done: moved.files + reused.files,
+            bytes_done: moved.bytes + reused.bytes,
+            wire_bytes: moved.wire_bytes,
+            elapsed: started.elapsed(),
+            ..totals
+        });
+        if finished {
+            return;
+        }
+        if held_at.elapsed() >= HOLD_EVERY {
+            held_at = Instant::now();
+            if let Some(error) = hold.as_mut().and_then(|hold| hold.check().err()) {
+                // It is looked at again when the copy is done; until then nothing is wrong.
+                context.observer.event(Event::Warning {
+                    text: "the backup is no longer held against Barman's retention".to_owned(),
+                    detail: Some(error.to_string()),
+                    hint: None,
+                });
+                hold = None;
+            }
+        }
+        thread::park_timeout(TICK);
+    }
+}
+
+/// Takes files and judges them.
+struct Receiver<'a> {
+    source: &'a BackupSource,
+    trees: &'a Trees<'a>,
+    parameters: &'a ServerParameters,
+    accept_damage: bool,
+    damages: Mutex<Damages>,
+}
+
+#[derive(Default)]
+struct Damages {
+    lines: Vec<String>,
+    more: usize,
+}
+
+struct ReceivedFile<'a> {
+    receiver: &'a Receiver<'a>,
+    file: TreeFile,
+    path: PathBuf,
+    digest: Option<(FileDigest, Checksum)>,
+    pages: Option<PageCheck>,
+}
+
+impl Sink for Receiver<'_> {
+    fn create(&self, source: usize, index: usize) -> Result<Box<dyn FileSink + '_>, SinkError> {
+        let entry = self.source.listings[source].get(index);
+        let spec = FileSpec {
+            size: Some(entry.size),
+            mode: entry.mode,
+            modified: Some(entry.modified),
+            existing: Existing::Replace,
+        };
+        let file = self.trees.get(source).create_file(as_path(entry.path), spec)?;
+        let path = self.source.manifest_path(source, entry.path);
+        let expected = self.parameters.manifest.as_ref().and_then(|manifest| manifest.get(&path));
+        let digest = expected
+            .and_then(|expected| expected.checksum)
+            .map(|checksum| (FileDigest::new(checksum.algorithm()), checksum));
+        let pages = match self.parameters.page_checksums {
+            Some(true) => PageCheck::for_file(&path, PAGE_SIZE, self.start_lsn()),
+            _ => None,
+        };
+        Ok(Box::new(ReceivedFile {
+            receiver: self,
+            file,
+            path: as_path(&path).to_owned(),
+            digest,
+            pages,
+        }))
+    }
+}
+
+impl Receiver<'_> {
+    fn start_lsn(&self) -> Lsn {
+        self.source.backup.begin_lsn
+    }
+}
+
+impl FileSink for ReceivedFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        if let Some((digest, _)) = &mut self.digest {
+            digest.update(bytes);
+        }
+        if let Some(pages) = &mut self.pages {
+            pages.update(bytes);
+        }
+        Ok(self.file.write_all(bytes)?)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        let mut damaged = Vec::new();
+        if let Some((digest, expected)) = self.digest
+            && !digest.matches(&expected)
+        {
+            damaged.push("its checksum is not the one in backup_manifest".to_owned());
+        }
+        if let Some(pages) = self.pages {
+            let report = pages.finish();
+            if report.total_failures > 0 {
+                let blocks: Vec<String> = report
+                    .failures
+                    .iter()
+                    .take(MAX_BLOCKS)
+                    .map(|page| format!("block {}", page.block))
+                    .collect();
+                let more = report.total_failures - blocks.len() as u64;
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                damaged.push(format!("wrong page checksum in {}{more}", blocks.join(", ")));
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(self.file.finish()?);
+        }
+        let line = format!("\"{}\": {}", self.path.display(), damaged.join("; "));
+        let mut damages = self.receiver.damages.lock().unwrap_or_else(PoisonError::into_inner);
+        damages.add(line);
+        if self.receiver.accept_damage {
+            self.file.finish()?;
+        }
+        // Else without its time, so that no later run takes it for a good one.
+        Ok(())
+    }
+}
+
+impl Damages {
+    fn add(&mut self, line: String) {
+        if self.lines.len() < MAX_DAMAGES {
+            self.lines.push(line);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn report(mut self, accept: bool, context: &Context<'_>) -> Result<(), CloneError> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        self.lines.sort();
+        if self.more > 0 {
+            self.lines.push(format!("and {} more", self.more));
+        }
+        if !accept {
+            return Err(CloneError::Damaged { damages: self.lines });
+        }
+        context.observer.event(Event::Warning {
+            text: "files of the backup failed verification and are accepted as they are".to_owned(),
+            detail: Some(self.lines.join("\n")),
+            hint: Some("check the standby with pg_amcheck, and take a new backup".to_owned()),
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,395 @@
+//! Why there is no standby.
+
+use std::path::PathBuf;
+
+use repmgr_barman::{BarmanError, HoldError, Unreadable};
+use repmgr_datadir::{
+    ClaimError, ControlError, EraseError, FinishError, InspectError, OutsideError, PrepareError, ResumeError,
+    SpaceError, TreeError,
+};
+use repmgr_recovery::RecoveryError;
+use repmgr_transfer::{ListError, ReadError, TransferError};
+use repmgr_types::{BackupId, Cancelled, PgVersion, SystemId, Timeline};
+use repmgr_upstream::{ConnectError, Problem, QueryError};
+use repmgr_verify::ManifestError;
+
+/// What a failed clone failed at, for programs that react to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The data directory, a tablespace's place or the WAL directory cannot be used.
+    Target,
+    /// Barman, its host, or the backup.
+    Barman,
+    /// No connection to the source or upstream node.
+    Connection,
+    /// The source or upstream node did not answer a question.
+    Query,
+    /// The nodes are not fit for this clone.
+    Prerequisite,
+    /// The base backup could not be copied, or is damaged.
+    Copy,
+    /// The standby's configuration could not be written.
+    Configuration,
+    /// Somebody asked to stop.
+    Interrupted,
+}
+
+/// Why there is no standby. In every case PostgreSQL cannot start on what was begun.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloneError {
+    /// The data directory cannot be cloned into.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// The data directory has content, and force was not asked for.
+    #[error("specified data directory \"{}\" exists and is not empty{}", path.display(), holds(.what))]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// What it holds, in words; may be empty.
+        what: String,
+    },
+    /// The data directory could not be taken.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// A tablespace's place or the WAL directory cannot be used.
+    #[error("cannot use {purpose}")]
+    Outside {
+        /// What it is for: "the directory of tablespace \"fast\"".
+        purpose: String,
+        /// Why not.
+        #[source]
+        source: OutsideError,
+    },
+    /// Two tablespaces, or a tablespace and the WAL directory, would share a directory.
+    #[error("{first} and {second} would overlap in \"{}\"", path.display())]
+    Overlap {
+        /// What goes there.
+        first: String,
+        /// What goes there as well.
+        second: String,
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A tablespace's place or the WAL directory could not be prepared.
+    #[error("cannot prepare {purpose}")]
+    Prepare {
+        /// What it is for.
+        purpose: String,
+        /// Why not.
+        #[source]
+        source: PrepareError,
+    },
+    /// There is not enough room.
+    #[error("not enough space for the clone in \"{}\": {needed} needed, {available} available", path.display())]
+    Space {
+        /// A directory on that file system.
+        path: PathBuf,
+        /// With its unit.
+        needed: String,
+        /// With its unit.
+        available: String,
+    },
+    /// The room could not be found out.
+    #[error(transparent)]
+    SpaceUnknown(#[from] SpaceError),
+    /// The old content could not be erased.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
+    /// A clone that was begun could not be continued.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+
+    /// Barman, or the way to it.
+    #[error(transparent)]
+    Barman(#[from] BarmanError),
+    /// The backup is of a kind that cannot be read here.
+    #[error("backup {backup} of server \"{server}\" cannot be used")]
+    Unreadable {
+        /// The backup.
+        backup: BackupId,
+        /// Barman's name for the server.
+        server: String,
+        /// Why not.
+        #[source]
+        source: Unreadable,
+    },
+    /// The files of the backup could not be listed.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// A file of the backup cannot be read there.
+    #[error("backup {backup} has {count} that cannot be read by the user we are on its host, for example \"{path}\"", count = files(*.count))]
+    NotReadable {
+        /// The backup.
+        backup: BackupId,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        path: String,
+    },
+    /// The backup lacks what every base backup has.
+    #[error("backup {backup} is not whole: it has no \"{path}\"")]
+    Incomplete {
+        /// The backup.
+        backup: BackupId,
+        /// What it lacks.
+        path: String,
+    },
+    /// A file of the backup could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The backup's control file is damaged.
+    #[error("the control file of backup {backup} is damaged")]
+    Control {
+        /// The backup.
+        backup: BackupId,
+        /// What is wrong.
+        #[source]
+        source: ControlError,
+    },
+    /// The backup's manifest is damaged.
+    #[error("the manifest of backup {backup} is damaged")]
+    Manifest {
+        /// The backup.
+        backup: BackupId,
+        /// What is wrong.
+        #[source]
+        source: ManifestError,
+    },
+    /// The backup changed or vanished while it was copied.
+    #[error("the backup was lost while it was copied")]
+    Lost(#[source] HoldError),
+
+    /// No connection.
+    #[error("connection to the {role} failed")]
+    Connect {
+        /// "source node", "primary", "upstream node".
+        role: &'static str,
+        /// Why not.
+        #[source]
+        source: ConnectError,
+    },
+    /// A question was not answered.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The source node's settings stand against a clone.
+    #[error("{}", .0.first().map_or("the source node is not fit for a clone", |p| p.message.as_str()))]
+    Problems(Vec<Problem>),
+    /// repmgr's metadata do not allow this clone.
+    #[error("{message}")]
+    Metadata {
+        /// What is wrong.
+        message: String,
+        /// More about it.
+        detail: Option<String>,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// The backup is of another cluster.
+    #[error("backup {backup} is of another cluster than the {role}")]
+    OtherCluster {
+        /// The backup.
+        backup: BackupId,
+        /// "source node", "upstream node".
+        role: &'static str,
+        /// The backup's.
+        backup_id: SystemId,
+        /// The node's.
+        node_id: SystemId,
+    },
+    /// The backup is of another major version.
+    #[error("backup {backup} is of PostgreSQL {}, the {role} runs {}", backup_version.major_name(), node_version.major_name())]
+    OtherVersion {
+        /// The backup.
+        backup: BackupId,
+        /// "source node", "upstream node".
+        role: &'static str,
+        /// The backup's.
+        backup_version: PgVersion,
+        /// The node's.
+        node_version: PgVersion,
+    },
+    /// The backup's timeline is no part of the upstream's history.
+    #[error("backup {backup} cannot follow the upstream node: it is on timeline {backup_timeline}, the node on {node_timeline}")]
+    OtherTimeline {
+        /// The backup.
+        backup: BackupId,
+        /// The backup's.
+        backup_timeline: Timeline,
+        /// The node's.
+        node_timeline: Timeline,
+        /// Why that does not fit.
+        reason: String,
+    },
+    /// The WAL that makes the backup consistent cannot be had.
+    #[error("WAL from the start of backup {backup} on cannot be had: {reason}")]
+    NoWal {
+        /// The backup.
+        backup: BackupId,
+        /// Why not.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
+
+    /// The files could not be copied.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// Files failed their checksums.
+    #[error("{count} of the backup failed verification", count = files(.damages.len()))]
+    Damaged {
+        /// Which, and how; one line each.
+        damages: Vec<String>,
+    },
+    /// Something in the data directory could not be written.
+    #[error(transparent)]
+    Write(#[from] TreeError),
+    /// The replication configuration could not be made.
+    #[error("cannot write the replication configuration")]
+    Recovery(#[from] RecoveryError),
+    /// The clone could not be brought to disk and completed.
+    #[error(transparent)]
+    Finish(#[from] FinishError),
+    /// Somebody asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+fn holds(what: &str) -> String {
+    match what {
+        "" => String::new(),
+        what => format!(" ({what})"),
+    }
+}
+
+fn files(count: usize) -> String {
+    match count {
+        1 => "one file".to_owned(),
+        n => format!("{n} files"),
+    }
+}
+
+impl CloneError {
+    /// What it failed at.
+    pub fn kind(&self) -> ErrorKind {
+        use ErrorKind as K;
+        match self {
+            Self::Cancelled(_) => K::Interrupted,
+            Self::Erase(EraseError::Cancelled(_)) => K::Interrupted,
+            Self::Prepare { source: PrepareError::Erase(EraseError::Cancelled(_)), .. } => K::Interrupted,
+            Self::Barman(error) if error.is_cancelled() => K::Interrupted,
+            Self::List(error) if error.is_cancelled() => K::Interrupted,
+            Self::Read(error) if error.is_cancelled() => K::Interrupted,
+            Self::Transfer(error) if error.is_cancelled() => K::Interrupted,
+            Self::Inspect(_)
+            | Self::NotEmpty { .. }
+            | Self::Claim(_)
+            | Self::Outside { .. }
+            | Self::Overlap { .. }
+            | Self::Prepare { .. }
+            | Self::Space { .. }
+            | Self::SpaceUnknown(_)
+            | Self::Erase(_)
+            | Self::Resume(_)
+            | Self::Write(_)
+            | Self::Finish(_) => K::Target,
+            Self::Barman(_)
+            | Self::Unreadable { .. }
+            | Self::List(_)
+            | Self::NotReadable { .. }
+            | Self::Incomplete { .. }
+            | Self::Read(_)
+            | Self::Control { .. }
+            | Self::Manifest { .. }
+            | Self::Lost(_)
+            | Self::Transfer(_) => K::Barman,
+            Self::Damaged { .. } => K::Copy,
+            Self::Connect { .. } => K::Connection,
+            Self::Query(_) => K::Query,
+            Self::Problems(_)
+            | Self::Metadata { .. }
+            | Self::OtherCluster { .. }
+            | Self::OtherVersion { .. }
+            | Self::OtherTimeline { .. }
+            | Self::NoWal { .. } => K::Prerequisite,
+            Self::Recovery(_) => K::Configuration,
+        }
+    }
+
+    /// More about it: the causes, one after the other.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::OtherCluster { backup_id, node_id, .. } => Some(format!(
+                "the backup's system identifier is {backup_id}, the node's is {node_id}"
+            )),
+            Self::OtherTimeline { reason, .. } => Some(reason.clone()),
+            Self::Problems(problems) => problems.first().and_then(|problem| problem.detail.clone()),
+            Self::Metadata { detail, .. } => detail.clone(),
+            Self::Damaged { damages } => Some(damages.join("\n")),
+            Self::Barman(error) => error.detail().or_else(|| causes(self)),
+            _ => causes(self),
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Inspect(error) => error.hint(),
+            Self::NotEmpty { .. } => Some("use -F/--force to overwrite the existing data directory".to_owned()),
+            Self::Claim(error) => error.hint(),
+            Self::Outside { source, .. } => source.hint(),
+            Self::Overlap { .. } => Some("give each its own directory with tablespace_mapping".to_owned()),
+            Self::Prepare { source, .. } => source.hint(),
+            Self::Space { .. } => Some("free some space there, or choose another directory".to_owned()),
+            Self::SpaceUnknown(_) => None,
+            Self::Erase(error) => error.hint(),
+            Self::Resume(_) => None,
+            Self::Barman(error) => error.hint(),
+            Self::Unreadable { source, .. } => source.hint(),
+            Self::List(error) => error.hint(),
+            Self::NotReadable { .. } => Some(
+                "log in to the Barman host as Barman's own user (barman_host = 'barman@HOST'), or repair the \
+                 permissions there"
+                    .to_owned(),
+            ),
+            Self::Incomplete { .. } | Self::Control { .. } | Self::Manifest { .. } => {
+                Some("choose another backup with --backup-id, or take a new one".to_owned())
+            }
+            Self::Read(error) => error.hint(),
+            Self::Lost(error) => error.hint(),
+            Self::Connect { source, .. } => source.hint(),
+            Self::Query(error) => error.hint(),
+            Self::Problems(problems) => problems.first().and_then(|problem| problem.hint.clone()),
+            Self::Metadata { hint, .. } => hint.clone(),
+            Self::OtherCluster { .. } => Some(
+                "check that barman_server and the connection parameters name the same cluster".to_owned(),
+            ),
+            Self::OtherVersion { .. } => Some("take a new backup of the upgraded server".to_owned()),
+            Self::OtherTimeline { .. } => {
+                Some("take a new backup of the upstream node, or choose an older one with --backup-id".to_owned())
+            }
+            Self::NoWal { hint, .. } => Some(hint.clone()),
+            Self::Transfer(error) => error.hint(),
+            Self::Damaged { .. } => Some(
+                "check the disks of the Barman host and take a new backup; --accept-damage clones nevertheless"
+                    .to_owned(),
+            ),
+            Self::Write(error) => error.hint(),
+            Self::Recovery(error) => error.hint(),
+            Self::Finish(error) => error.hint(),
+            Self::Cancelled(_) => None,
+        }
+    }
+}
+
+/// The chain of causes below an error, as one line.
+fn causes(error: &dyn std::error::Error) -> Option<String> {
+    let mut texts = Vec::new();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        texts.push(source.to_string());
+        cause = source.source();
+    }
+    (!texts.is_empty()).then(|| texts.join(": "))
+}

@@ -1,0 +1,135 @@
+//! What to clone, from where, to where.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use repmgr_barman::ServerAddress;
+use repmgr_remote::Host;
+use repmgr_types::{CancelToken, Conninfo};
+use repmgr_upstream::Environment;
+
+use crate::Observer;
+
+/// One clone of a standby.
+#[derive(Clone)]
+pub struct CloneRequest {
+    /// The node that the standby will be.
+    pub node: NodeIdentity,
+    /// Its data directory.
+    pub data_directory: PathBuf,
+    /// Where the base backup comes from.
+    pub source: Source,
+    /// How to connect to the source node, as given by the user; libpq's defaults fill the rest.
+    pub connection: Conninfo,
+    /// Which node the standby will follow.
+    pub upstream: UpstreamChoice,
+    /// What the standby's configuration shall say.
+    pub replication: ReplicationOptions,
+    /// Where tablespaces go that cannot be where they are on the source: location there, location here.
+    pub tablespace_mapping: Vec<(PathBuf, PathBuf)>,
+    /// A WAL directory outside the data directory (`--waldir`).
+    pub wal_directory: Option<PathBuf>,
+    /// Replace what is in the data directory (`-F`).
+    pub force: bool,
+    /// Command that starts PostgreSQL here, for the closing hint.
+    pub start_command: Option<String>,
+    /// Directory of PostgreSQL's programs here; else `$PATH` is searched.
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// A node as repmgr's metadata know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// `node_id`.
+    pub id: i32,
+    /// `node_name`; becomes the standby's `application_name`.
+    pub name: String,
+}
+
+/// Where the base backup comes from.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Source {
+    /// A backup in Barman's catalogue.
+    Barman(BarmanSource),
+}
+
+/// A backup in Barman's catalogue.
+#[derive(Clone)]
+pub struct BarmanSource {
+    /// The host Barman runs on.
+    pub host: Arc<dyn Host>,
+    /// How to call Barman there.
+    pub address: ServerAddress,
+    /// Which backup: an id, a name, or a word like "latest".
+    pub backup: String,
+    /// How its files travel.
+    pub transfer: TransferOptions,
+}
+
+/// How files travel, and how they are judged on arrival.
+#[derive(Debug, Clone, Default)]
+pub struct TransferOptions {
+    /// Parallel sessions; `None` chooses by the processors here.
+    pub jobs: Option<std::num::NonZeroUsize>,
+    /// Compression on the wire.
+    pub compression: repmgr_transfer::Compression,
+    /// How often a lost connection is tried again before the clone gives up; `None` for the default.
+    pub retries: Option<u32>,
+    /// Accept files that fail a checksum, with a warning instead of an error.
+    pub accept_damage: bool,
+}
+
+/// Which node the standby will follow, and how it reaches it.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamChoice {
+    /// Its `node_id`; the primary when not given.
+    pub node_id: Option<i32>,
+    /// Its connection string, instead of the one in its record.
+    pub conninfo: Option<Conninfo>,
+    /// Role for replication connections, instead of the one in its record.
+    pub replication_user: Option<String>,
+}
+
+/// What the standby's configuration shall say beside `primary_conninfo`.
+#[derive(Debug, Clone, Default)]
+pub struct ReplicationOptions {
+    /// Stream through a replication slot on the upstream node.
+    pub use_slot: bool,
+    /// `restore_command`.
+    pub restore_command: Option<String>,
+    /// `archive_cleanup_command`.
+    pub archive_cleanup_command: Option<String>,
+    /// `recovery_min_apply_delay`, in PostgreSQL's notation.
+    pub recovery_min_apply_delay: Option<String>,
+    /// Password to write into `primary_conninfo`.
+    pub password: Option<String>,
+    /// `passfile` to write into `primary_conninfo`.
+    pub passfile: Option<String>,
+}
+
+/// What a clone needs from the program it runs in.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Hears what happens.
+    pub observer: &'a dyn Observer,
+    /// Ends the work early. Share it with the hosts of the request, so that their waits end too.
+    pub cancel: &'a CancelToken,
+    /// Where PostgreSQL connections take their defaults from.
+    pub environment: &'a Environment,
+}
+
+impl CloneRequest {
+    /// The name of this node's replication slot, as repmgr forms it.
+    pub fn slot_name(&self) -> String {
+        format!("repmgr_slot_{}", self.node.id)
+    }
+
+    /// Where a tablespace of the source at `location` goes here.
+    pub fn mapped<'a>(&'a self, location: &'a Path) -> &'a Path {
+        self.tablespace_mapping
+            .iter()
+            .find(|(old, _)| old == location)
+            .map_or(location, |(_, new)| new)
+    }
+}
