@@ -1,6 +1,7 @@
 //! Taking a directory for a clone, and handing it over when the clone is complete.
 
 mod error;
+mod staging;
 #[cfg(test)]
 mod tests;
 mod undo;
@@ -18,6 +19,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode};
 use rustix::io::Errno;
 
 pub use error::{ClaimError, FinishError, ResumeError};
+pub use staging::AdoptError;
 use undo::Undo;
 pub use undo::UndoError;
 
@@ -198,6 +200,33 @@ impl Claim {
         }
         undo.done.marker = true;
         place.mark(Marker::new(identity, Phase::Copying))?;
+        undo.disarm();
+        Ok(Building { place })
+    }
+
+    /// Begins a clone over what is there: marks the directory as unfinished and takes the control file
+    /// away, so that no server can start on it, and leaves the rest for the caller to compare, replace
+    /// and remove ([`Tree::remove_all`]). Only for an instance that was shut down in an orderly way
+    /// ([`PgControlHead::shut_down`]), or an unfinished clone; anything else is no ground to build on.
+    ///
+    /// # Errors
+    /// As for [`Claim::start_over`].
+    pub fn build_upon(self, identity: serde_json::Value) -> Result<Building, EraseError> {
+        // Dropped in reverse: what was done is undone before the lock is given up.
+        let Self { place, mut undo, .. } = self;
+        let path = place.tree.path();
+        if let ServerState::Running { pid, .. } = server_state(path)? {
+            return Err(EraseError::Running {
+                path: path.to_owned(),
+                pid,
+            });
+        }
+        if is_protected(path) {
+            return Err(EraseError::Protected(path.to_owned()));
+        }
+        undo.done.marker = true;
+        place.mark(Marker::new(identity, Phase::Copying))?;
+        disable_instance(place.tree.root(), path)?;
         undo.disarm();
         Ok(Building { place })
     }

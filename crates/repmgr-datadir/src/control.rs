@@ -15,6 +15,9 @@ pub struct PgControlHead {
     pub pg_control_version: u32,
     /// The catalogue's layout, as in the `PG_15_202209061` of tablespaces.
     pub catalog_version: u32,
+    /// The server was shut down in an orderly way, as a primary or a standby: what it wrote is on
+    /// disk, and its files' times say when. `false` when only the first 16 bytes were given.
+    pub shut_down: bool,
 }
 
 /// Bytes that are not a control file of this machine's kind.
@@ -52,6 +55,11 @@ impl PgControlHead {
                 system_id: SystemId(system_id),
                 pg_control_version: version,
                 catalog_version: word(12),
+                // DB_SHUTDOWNED and DB_SHUTDOWNED_IN_RECOVERY, in all versions since 9.0.
+                shut_down: bytes
+                    .get(16..20)
+                    .and_then(|state| state.try_into().ok())
+                    .is_some_and(|state| matches!(u32::from_ne_bytes(state), 1 | 2)),
             }),
             version => Err(ControlError::Version(version)),
         }
@@ -77,6 +85,7 @@ pub(crate) fn sample_control() -> Vec<u8> {
     bytes[..8].copy_from_slice(&7_412_345_678_901_234_567_u64.to_ne_bytes());
     bytes[8..12].copy_from_slice(&1300_u32.to_ne_bytes());
     bytes[12..16].copy_from_slice(&202_209_061_u32.to_ne_bytes());
+    bytes[16..20].copy_from_slice(&1_u32.to_ne_bytes());
     bytes
 }
 

@@ -32,7 +32,9 @@ mod sys;
 mod target;
 mod tree;
 
-pub use claim::{Building, Claim, ClaimError, FinishError, Preparation, ResumeError, TakeOptions, UndoError};
+pub use claim::{
+    AdoptError, Building, Claim, ClaimError, FinishError, Preparation, ResumeError, TakeOptions, UndoError,
+};
 pub use control::{ControlError, PG_CONTROL, PG_CONTROL_SIZE, PgControlHead};
 pub use erase::EraseError;
 pub use layout::{CopyRule, copy_rule, create_skeleton, skeleton_dirs, tablespace_copy_rule};

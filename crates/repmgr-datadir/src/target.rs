@@ -168,7 +168,7 @@ impl Target {
         self.state = match major_version(path).map_err(failed)? {
             Some(major) => TargetState::Instance(Instance {
                 major,
-                control: read_bounded(&path.join(PG_CONTROL), 16)
+                control: read_bounded(&path.join(PG_CONTROL), 20)
                     .ok()
                     .and_then(|head| PgControlHead::parse(&head).ok()),
             }),

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use repmgr_types::CancelToken;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -22,6 +23,7 @@ pub use error::TreeError;
 pub use file::{Existing, FileSpec, TreeFile};
 
 use crate::Permissions;
+use crate::erase::{EraseError, remove_children};
 use crate::relpath::RelPath;
 use crate::sys;
 
@@ -244,6 +246,36 @@ impl Tree {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(self.failed("remove", rel, errno)),
+        }
+    }
+
+    /// Removes a file, a link, or a directory with all that is in it, following no links. Whether there
+    /// was one. A file system mounted there is emptied, and its mount point stays.
+    ///
+    /// # Errors
+    /// When something cannot be removed, or `cancel` says stop; a part may be gone then.
+    pub fn remove_all(&self, rel: impl AsRef<Path>, cancel: &CancelToken) -> Result<bool, EraseError> {
+        let rel = rel.as_ref();
+        let Some(parent) = self.existing_parent(rel)? else {
+            return Ok(false);
+        };
+        let name = self.check(rel)?.name();
+        let found = sys::stat(&*parent, name).map_err(|errno| self.failed("look at", rel, errno))?;
+        let Some(stat) = found else { return Ok(false) };
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if is_dir {
+            let dir = sys::open_dir(&*parent, name).map_err(|errno| self.failed("open", rel, errno))?;
+            remove_children(dir.as_fd(), &self.full(rel), &|_| false, cancel)?;
+            self.forget_handles();
+        }
+        let flags = if is_dir {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
+        match rustix::fs::unlinkat(&*parent, name, flags) {
+            Ok(()) | Err(Errno::NOENT | Errno::BUSY) => Ok(true),
+            Err(errno) => Err(self.failed("remove", rel, errno).into()),
         }
     }
 

@@ -397,3 +397,35 @@ fn a_finished_clone_that_could_not_tidy_up_is_an_instance() {
         Err(ClaimError::NotEmpty(_))
     ));
 }
+
+#[test]
+fn building_upon_an_instance_keeps_its_files_and_disables_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    instance(&data);
+    let building = take(&data, FORCE)
+        .unwrap()
+        .build_upon(json!({"backup": "B2"}))
+        .unwrap();
+    assert!(!data.join(PG_CONTROL).exists() && data.join("base/5/1249").exists());
+    drop(building);
+    let target = Target::inspect(&data).unwrap();
+    let TargetState::Unfinished { marker: Some(marker) } = target.state() else {
+        panic!("{:?}", target.state());
+    };
+    assert!(marker.is_resumable());
+    assert_eq!(marker.identity, json!({"backup": "B2"}));
+}
+
+#[test]
+fn nothing_is_built_upon_a_running_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    instance(&data);
+    let claim = take(&data, FORCE).unwrap();
+    let server = Sleeper::postgres_in_dir(&data);
+    let refused = claim.build_upon(json!({}));
+    drop(server);
+    assert!(matches!(refused, Err(EraseError::Running { .. })), "{refused:?}");
+    assert!(data.join(PG_CONTROL).exists() && !data.join(STATE_DIR).exists());
+}

@@ -367,3 +367,24 @@ fn file_systems_mounted_inside_are_flushed_as_well() {
     tree.metadata("proc/sys/kernel").unwrap().unwrap();
     assert_eq!(lock(&tree.mounts).len(), 1, "one handle on /proc");
 }
+
+#[test]
+fn a_directory_goes_with_all_that_is_in_it_and_links_are_not_followed() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("precious"), "").unwrap();
+    fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), dir.path().join("a/b/link")).unwrap();
+    fs::write(dir.path().join("a/keep"), "").unwrap();
+    let tree = Tree::open(dir.path(), Permissions::default()).unwrap();
+    let cancel = repmgr_types::CancelToken::new();
+    assert!(tree.remove_all("a/b", &cancel).unwrap() && !tree.remove_all("a/b", &cancel).unwrap());
+    assert!(!tree.remove_all("x/y", &cancel).unwrap());
+    assert!(tree.remove_all("../x", &cancel).is_err());
+    assert!(dir.path().join("a/keep").exists() && outside.path().join("precious").exists());
+    // The handle of a directory that is gone must not be used for what comes after.
+    tree.create_file("a/b/new", FileSpec::default())
+        .unwrap()
+        .finish()
+        .unwrap();
+    assert!(dir.path().join("a/b/new").exists());
+}
