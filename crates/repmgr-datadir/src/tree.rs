@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use repmgr_types::CancelToken;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 pub use error::TreeError;
@@ -231,6 +231,30 @@ impl Tree {
             .map_err(|errno| self.failed("look at", rel, errno))?
             .as_ref()
             .map(Metadata::of))
+    }
+
+    /// Sets the modification time of a file.
+    ///
+    /// # Errors
+    /// When there is none, or the operating system refuses.
+    pub fn set_modified(&self, rel: impl AsRef<Path>, time: SystemTime) -> Result<(), TreeError> {
+        let rel = rel.as_ref();
+        let path = self.check(rel)?;
+        let parent = self.parent(rel, path, false)?;
+        let stamp = match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => Timespec {
+                tv_sec: after.as_secs().cast_signed(),
+                tv_nsec: after.subsec_nanos().into(),
+            },
+            // Nothing of PostgreSQL is older than 1970; a time that is not set never counts as right.
+            Err(_) => return Ok(()),
+        };
+        let times = Timestamps {
+            last_access: stamp,
+            last_modification: stamp,
+        };
+        rustix::fs::utimensat(&*parent, path.name(), &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.failed("set the time of", rel, errno))
     }
 
     /// Removes a file or link; directories stay. Whether there was one.

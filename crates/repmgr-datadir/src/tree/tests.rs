@@ -388,3 +388,17 @@ fn a_directory_goes_with_all_that_is_in_it_and_links_are_not_followed() {
         .unwrap();
     assert!(dir.path().join("a/b/new").exists());
 }
+
+#[test]
+fn a_time_set_later_is_exact_and_links_keep_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = Tree::open(dir.path(), Permissions::default()).unwrap();
+    tree.create_file("a/f", FileSpec::default())
+        .unwrap()
+        .finish()
+        .unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+    tree.set_modified("a/f", time).unwrap();
+    assert_eq!(tree.metadata("a/f").unwrap().unwrap().modified, time);
+    assert!(tree.set_modified("a/none", time).is_err() && tree.set_modified("../x", time).is_err());
+}
