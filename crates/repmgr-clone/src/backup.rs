@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use repmgr_barman::{Backup, Barman, Form};
+use repmgr_barman::{Backup, Barman, Form, Keep};
 use repmgr_datadir::{
     ControlError, CopyRule, PG_CONTROL, PG_CONTROL_SIZE, Permissions, PgControlHead, copy_rule,
     tablespace_copy_rule,
 };
 use repmgr_transfer::{Entry, EntryKind, Listing, list, read_file};
-use repmgr_verify::Manifest;
+use repmgr_verify::{ClusterPages, ControlFileError, Manifest, PageRules};
 
 use crate::request::BarmanSource;
 use crate::{CloneError, Context, Event};
@@ -37,8 +37,19 @@ pub(crate) struct BackupSource {
 pub(crate) struct ServerParameters {
     pub(crate) control: PgControlHead,
     pub(crate) manifest: Option<Manifest>,
-    /// Whether data pages carry checksums; `None` when that is not known for this version.
-    pub(crate) page_checksums: Option<bool>,
+    /// What its data pages look like; `None` when that is not known for this version.
+    pub(crate) pages: Option<ClusterPages>,
+}
+
+impl ServerParameters {
+    /// How pages are to be judged; `None` when they have no checksums.
+    pub(crate) fn page_rules(&self, backup: &Backup) -> Option<PageRules> {
+        self.pages.filter(|pages| pages.checksums).map(|pages| PageRules {
+            layout: pages.layout,
+            backup_start: backup.begin_lsn,
+            backup_end: Some(backup.end_lsn),
+        })
+    }
 }
 
 impl BackupSource {
@@ -160,7 +171,7 @@ impl BackupSource {
                 hint: None,
             });
         }
-        if self.backup.is_standalone() {
+        if self.backup.keep == Some(Keep::Standalone) {
             context.observer.event(Event::Warning {
                 text: format!("backup {} is kept standalone", self.backup.id),
                 detail: Some("Barman keeps no more WAL for it than makes it consistent".to_owned()),
@@ -219,17 +230,24 @@ impl BackupSource {
                 node_id: control.system_id,
             });
         }
-        let page_checksums = match repmgr_verify::data_checksums_enabled(&bytes, self.backup.version) {
-            Ok(enabled) => Some(enabled),
-            Err(error) => {
-                log::debug!("whether pages have checksums is not known: {error}");
+        let pages = match ClusterPages::from_pg_control(&bytes) {
+            Ok(pages) => Some(pages),
+            // A later PostgreSQL; what it has for checksums is not known.
+            Err(error @ (ControlFileError::Version(_) | ControlFileError::ChecksumVersion(_))) => {
+                log::debug!("page checksums are not verified: {error}");
                 None
+            }
+            Err(source) => {
+                return Err(CloneError::ControlFile {
+                    backup: self.backup.id.clone(),
+                    source,
+                });
             }
         };
         Ok(ServerParameters {
             control,
             manifest: self.read_manifest()?,
-            page_checksums,
+            pages,
         })
     }
 
@@ -257,8 +275,8 @@ impl BackupSource {
     fn check_manifest(&self, manifest: &Manifest) -> Result<(), CloneError> {
         let mut left: std::collections::HashMap<Vec<u8>, u64> = manifest
             .iter()
-            .filter(|(path, _)| is_copied(path))
-            .map(|(path, entry)| (path.to_vec(), entry.size))
+            .filter(|entry| is_copied(entry.path))
+            .map(|entry| (entry.path.to_vec(), entry.size))
             .collect();
         let mut damages = Vec::new();
         for (source, listing) in self.listings.iter().enumerate() {
@@ -282,7 +300,10 @@ impl BackupSource {
             true => Ok(()),
             false => {
                 damages.sort();
-                Err(CloneError::Damaged { damages })
+                Err(CloneError::Damaged {
+                    count: damages.len(),
+                    damages,
+                })
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The files of the backup into the data directory and its tablespaces, judged as they arrive.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,8 +13,7 @@ use repmgr_remote::Host;
 use repmgr_transfer::{
     EntryKind, FileSink, Options, Progress as TransferProgress, Sink, SinkError, transfer,
 };
-use repmgr_types::Lsn;
-use repmgr_verify::{Checksum, FileDigest, PageCheck};
+use repmgr_verify::{FileCheck, PageCheck, PageRules};
 
 use crate::backup::{BackupSource, ServerParameters, as_path, files_in};
 use crate::event::Event;
@@ -24,8 +24,6 @@ use crate::{CloneError, Context, CopySummary, Progress};
 const TICK: Duration = Duration::from_millis(100);
 /// How often the hold on the backup is looked after.
 const HOLD_EVERY: Duration = Duration::from_secs(5);
-/// PostgreSQL's page size; others exist only in builds of one's own.
-const PAGE_SIZE: usize = 8192;
 /// More damages are counted, not listed.
 const MAX_DAMAGES: usize = 50;
 const MAX_BLOCKS: usize = 3;
@@ -121,6 +119,7 @@ pub(crate) fn copy(
         source,
         trees,
         parameters,
+        page_rules: parameters.page_rules(&source.backup),
         accept_damage: options.accept_damage,
         damages: Mutex::default(),
     };
@@ -179,7 +178,7 @@ impl ServerParameters {
         if self.manifest.is_some() {
             ways.push("backup_manifest checksums".to_owned());
         }
-        if self.page_checksums == Some(true) {
+        if self.pages.is_some_and(|pages| pages.checksums) {
             ways.push("data page checksums".to_owned());
         }
         ways.join(", ")
@@ -231,21 +230,25 @@ struct Receiver<'a> {
     source: &'a BackupSource,
     trees: &'a Trees<'a>,
     parameters: &'a ServerParameters,
+    page_rules: Option<PageRules>,
     accept_damage: bool,
     damages: Mutex<Damages>,
 }
 
 #[derive(Default)]
 struct Damages {
+    /// Each file once, though it may have arrived twice.
+    files: BTreeSet<(usize, usize)>,
     lines: Vec<String>,
-    more: usize,
 }
 
 struct ReceivedFile<'a> {
     receiver: &'a Receiver<'a>,
+    /// Listing and index.
+    place: (usize, usize),
     file: TreeFile,
     path: PathBuf,
-    digest: Option<(FileDigest, Checksum)>,
+    recorded: Option<FileCheck>,
     pages: Option<PageCheck>,
 }
 
@@ -255,39 +258,47 @@ impl Sink for Receiver<'_> {
         let spec = FileSpec {
             size: Some(entry.size),
             mode: entry.mode,
-            modified: Some(entry.modified),
+            // Set when the file is confirmed; until then its time says that it is not.
+            modified: None,
             existing: Existing::Replace,
         };
         let file = self.trees.get(source).create_file(as_path(entry.path), spec)?;
         let path = self.source.manifest_path(source, entry.path);
-        let expected = self.parameters.manifest.as_ref().and_then(|manifest| manifest.get(&path));
-        let digest = expected
-            .and_then(|expected| expected.checksum)
-            .map(|checksum| (FileDigest::new(checksum.algorithm()), checksum));
-        let pages = match self.parameters.page_checksums {
-            Some(true) => PageCheck::for_file(&path, PAGE_SIZE, self.start_lsn()),
-            _ => None,
-        };
+        let recorded = self.parameters.manifest.as_ref().and_then(|manifest| manifest.get(&path));
         Ok(Box::new(ReceivedFile {
             receiver: self,
+            place: (source, index),
             file,
             path: as_path(&path).to_owned(),
-            digest,
-            pages,
+            recorded: recorded.map(|entry| entry.check()),
+            pages: self.page_rules.and_then(|rules| PageCheck::for_file(&path, &rules)),
         }))
+    }
+
+    fn confirm(&self, source: usize, indexes: &[usize]) -> Result<(), SinkError> {
+        let tree = self.trees.get(source);
+        for index in indexes {
+            let entry = self.source.listings[source].get(*index);
+            if !self.is_damaged(source, *index) {
+                tree.set_modified(as_path(entry.path), entry.modified)?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Receiver<'_> {
-    fn start_lsn(&self) -> Lsn {
-        self.source.backup.begin_lsn
+    /// A damaged file keeps the time of its arrival, so that no later run takes it for a good one.
+    fn is_damaged(&self, source: usize, index: usize) -> bool {
+        let damages = self.damages.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.accept_damage && damages.files.contains(&(source, index))
     }
 }
 
 impl FileSink for ReceivedFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
-        if let Some((digest, _)) = &mut self.digest {
-            digest.update(bytes);
+        if let Some(recorded) = &mut self.recorded {
+            recorded.update(bytes);
         }
         if let Some(pages) = &mut self.pages {
             pages.update(bytes);
@@ -296,46 +307,36 @@ impl FileSink for ReceivedFile<'_> {
     }
 
     fn finish(self: Box<Self>) -> Result<(), SinkError> {
-        let mut damaged = Vec::new();
-        if let Some((digest, expected)) = self.digest
-            && !digest.matches(&expected)
+        let mut faults = Vec::new();
+        if let Some(Err(fault)) = self.recorded.map(FileCheck::finish) {
+            faults.push(format!("by backup_manifest {fault}"));
+        }
+        if let Some(report) = self.pages.map(PageCheck::finish)
+            && report.bad_pages > 0
         {
-            damaged.push("its checksum is not the one in backup_manifest".to_owned());
+            let told: Vec<String> = report
+                .bad
+                .iter()
+                .take(MAX_BLOCKS)
+                .map(|page| format!("block {}: {}", page.block, page.fault))
+                .collect();
+            let more = report.bad_pages - told.len() as u64;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            faults.push(format!("damaged pages: {}{more}", told.join(", ")));
         }
-        if let Some(pages) = self.pages {
-            let report = pages.finish();
-            if report.total_failures > 0 {
-                let blocks: Vec<String> = report
-                    .failures
-                    .iter()
-                    .take(MAX_BLOCKS)
-                    .map(|page| format!("block {}", page.block))
-                    .collect();
-                let more = report.total_failures - blocks.len() as u64;
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                damaged.push(format!("wrong page checksum in {}{more}", blocks.join(", ")));
-            }
+        if !faults.is_empty() {
+            let line = format!("\"{}\": {}", self.path.display(), faults.join("; "));
+            let mut damages = self.receiver.damages.lock().unwrap_or_else(PoisonError::into_inner);
+            damages.add(self.place, line);
         }
-        if damaged.is_empty() {
-            return Ok(self.file.finish()?);
-        }
-        let line = format!("\"{}\": {}", self.path.display(), damaged.join("; "));
-        let mut damages = self.receiver.damages.lock().unwrap_or_else(PoisonError::into_inner);
-        damages.add(line);
-        if self.receiver.accept_damage {
-            self.file.finish()?;
-        }
-        // Else without its time, so that no later run takes it for a good one.
-        Ok(())
+        Ok(self.file.finish()?)
     }
 }
 
 impl Damages {
-    fn add(&mut self, line: String) {
-        if self.lines.len() < MAX_DAMAGES {
+    fn add(&mut self, place: (usize, usize), line: String) {
+        if self.files.insert(place) && self.lines.len() < MAX_DAMAGES {
             self.lines.push(line);
-        } else {
-            self.more += 1;
         }
     }
 
@@ -344,11 +345,15 @@ impl Damages {
             return Ok(());
         }
         self.lines.sort();
-        if self.more > 0 {
-            self.lines.push(format!("and {} more", self.more));
+        let more = self.files.len() - self.lines.len();
+        if more > 0 {
+            self.lines.push(format!("and {more} more"));
         }
         if !accept {
-            return Err(CloneError::Damaged { damages: self.lines });
+            return Err(CloneError::Damaged {
+                count: self.files.len(),
+                damages: self.lines,
+            });
         }
         context.observer.event(Event::Warning {
             text: "files of the backup failed verification and are accepted as they are".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use repmgr_barman::{BarmanError, HoldError, Unreadable};
+use repmgr_barman::{BarmanError, Unreadable};
 use repmgr_datadir::{
     ClaimError, ControlError, EraseError, FinishError, InspectError, OutsideError, PrepareError, ResumeError,
     SpaceError, TreeError,
@@ -11,7 +11,7 @@ use repmgr_recovery::RecoveryError;
 use repmgr_transfer::{ListError, ReadError, TransferError};
 use repmgr_types::{BackupId, Cancelled, PgVersion, SystemId, Timeline};
 use repmgr_upstream::{ConnectError, Problem, QueryError};
-use repmgr_verify::ManifestError;
+use repmgr_verify::{ControlFileError, ManifestError};
 
 /// What a failed clone failed at, for programs that react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,16 +105,8 @@ pub enum CloneError {
     #[error(transparent)]
     Barman(#[from] BarmanError),
     /// The backup is of a kind that cannot be read here.
-    #[error("backup {backup} of server \"{server}\" cannot be used")]
-    Unreadable {
-        /// The backup.
-        backup: BackupId,
-        /// Barman's name for the server.
-        server: String,
-        /// Why not.
-        #[source]
-        source: Unreadable,
-    },
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// The files of the backup could not be listed.
     #[error(transparent)]
     List(#[from] ListError),
@@ -148,6 +140,15 @@ pub enum CloneError {
         #[source]
         source: ControlError,
     },
+    /// The backup's control file is damaged, more deeply.
+    #[error("the control file of backup {backup} is damaged")]
+    ControlFile {
+        /// The backup.
+        backup: BackupId,
+        /// What is wrong.
+        #[source]
+        source: ControlFileError,
+    },
     /// The backup's manifest is damaged.
     #[error("the manifest of backup {backup} is damaged")]
     Manifest {
@@ -157,10 +158,6 @@ pub enum CloneError {
         #[source]
         source: ManifestError,
     },
-    /// The backup changed or vanished while it was copied.
-    #[error("the backup was lost while it was copied")]
-    Lost(#[source] HoldError),
-
     /// No connection.
     #[error("connection to the {role} failed")]
     Connect {
@@ -237,9 +234,11 @@ pub enum CloneError {
     #[error(transparent)]
     Transfer(#[from] TransferError),
     /// Files failed their checksums.
-    #[error("{count} of the backup failed verification", count = files(.damages.len()))]
+    #[error("{} of the backup failed verification", files(*.count))]
     Damaged {
-        /// Which, and how; one line each.
+        /// How many.
+        count: usize,
+        /// Which, and how; one line each, of the first of them.
         damages: Vec<String>,
     },
     /// Something in the data directory could not be written.
@@ -295,14 +294,14 @@ impl CloneError {
             | Self::Write(_)
             | Self::Finish(_) => K::Target,
             Self::Barman(_)
-            | Self::Unreadable { .. }
+            | Self::Unreadable(_)
             | Self::List(_)
             | Self::NotReadable { .. }
             | Self::Incomplete { .. }
             | Self::Read(_)
             | Self::Control { .. }
+            | Self::ControlFile { .. }
             | Self::Manifest { .. }
-            | Self::Lost(_)
             | Self::Transfer(_) => K::Barman,
             Self::Damaged { .. } => K::Copy,
             Self::Connect { .. } => K::Connection,
@@ -326,8 +325,8 @@ impl CloneError {
             Self::OtherTimeline { reason, .. } => Some(reason.clone()),
             Self::Problems(problems) => problems.first().and_then(|problem| problem.detail.clone()),
             Self::Metadata { detail, .. } => detail.clone(),
-            Self::Damaged { damages } => Some(damages.join("\n")),
-            Self::Barman(error) => error.detail().or_else(|| causes(self)),
+            Self::Damaged { damages, .. } => Some(damages.join("\n")),
+            Self::Barman(error) => error.detail().map(str::to_owned).or_else(|| causes(self)),
             _ => causes(self),
         }
     }
@@ -346,18 +345,17 @@ impl CloneError {
             Self::Erase(error) => error.hint(),
             Self::Resume(_) => None,
             Self::Barman(error) => error.hint(),
-            Self::Unreadable { source, .. } => source.hint(),
+            Self::Unreadable(error) => Some(error.hint()),
             Self::List(error) => error.hint(),
             Self::NotReadable { .. } => Some(
                 "log in to the Barman host as Barman's own user (barman_host = 'barman@HOST'), or repair the \
                  permissions there"
                     .to_owned(),
             ),
-            Self::Incomplete { .. } | Self::Control { .. } | Self::Manifest { .. } => {
+            Self::Incomplete { .. } | Self::Control { .. } | Self::ControlFile { .. } | Self::Manifest { .. } => {
                 Some("choose another backup with --backup-id, or take a new one".to_owned())
             }
             Self::Read(error) => error.hint(),
-            Self::Lost(error) => error.hint(),
             Self::Connect { source, .. } => source.hint(),
             Self::Query(error) => error.hint(),
             Self::Problems(problems) => problems.first().and_then(|problem| problem.hint.clone()),

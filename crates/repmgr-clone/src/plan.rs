@@ -164,7 +164,7 @@ fn check_timeline(
         return Ok(());
     };
     match switch_point(&history, backup_timeline) {
-        Some(left_at) if end.is_none_or(|end| end <= left_at) => Ok(()),
+        Some(left_at) if end <= left_at => Ok(()),
         Some(left_at) => Err(wrong(
             format!(
                 "the node left timeline {backup_timeline} at {left_at}, before the backup was finished"
@@ -285,7 +285,7 @@ impl Plan {
             backup: source.backup.id.to_string(),
             backup_detail: format!(
                 "PostgreSQL {}, timeline {}, {}",
-                source.backup.version, source.backup.timeline, source.backup.finished()
+                source.backup.version, source.backup.timeline, finished(&source.backup)
             ),
             files: source.total_files(),
             bytes: source.total_size(),
@@ -323,6 +323,10 @@ pub(crate) fn can_resume(target: &Target, identity: &Identity) -> bool {
         }
         _ => false,
     }
+}
+
+fn finished(backup: &Backup) -> String {
+    format!("finished {}", backup.end_time)
 }
 
 /// `Display` of a connection string hides its secrets.
