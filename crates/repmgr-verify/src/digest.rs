@@ -172,37 +172,33 @@ impl FileDigest {
 
     /// The checksum of all bytes.
     pub fn finish(self) -> Checksum {
+        let algorithm = self.algorithm();
         let mut bytes = [0; MAX_SIZE];
-        let mut put = |raw: &[u8]| bytes[..raw.len()].copy_from_slice(raw);
-        let algorithm = match self.0 {
-            State::Crc32c(crc) => {
-                put(&crc.to_ne_bytes());
-                ChecksumAlgorithm::Crc32c
-            }
-            State::Sha224(sha) => {
-                put(&sha.finish());
-                ChecksumAlgorithm::Sha224
-            }
-            State::Sha256(sha) => {
-                put(&sha.finish());
-                ChecksumAlgorithm::Sha256
-            }
-            State::Sha384(sha) => {
-                put(&sha.finish());
-                ChecksumAlgorithm::Sha384
-            }
-            State::Sha512(sha) => {
-                put(&sha.finish());
-                ChecksumAlgorithm::Sha512
-            }
-        };
+        let place = &mut bytes[..algorithm.size()];
+        match self.0 {
+            State::Crc32c(crc) => place.copy_from_slice(&crc.to_ne_bytes()),
+            State::Sha224(sha) => place.copy_from_slice(&sha.finish()),
+            State::Sha256(sha) => place.copy_from_slice(&sha.finish()),
+            State::Sha384(sha) => place.copy_from_slice(&sha.finish()),
+            State::Sha512(sha) => place.copy_from_slice(&sha.finish()),
+        }
         Checksum { algorithm, bytes }
+    }
+
+    fn algorithm(&self) -> ChecksumAlgorithm {
+        match self.0 {
+            State::Crc32c(_) => ChecksumAlgorithm::Crc32c,
+            State::Sha224(_) => ChecksumAlgorithm::Sha224,
+            State::Sha256(_) => ChecksumAlgorithm::Sha256,
+            State::Sha384(_) => ChecksumAlgorithm::Sha384,
+            State::Sha512(_) => ChecksumAlgorithm::Sha512,
+        }
     }
 }
 
 impl fmt::Debug for FileDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileDigest({})", self.clone().finish().algorithm)
+        write!(f, "FileDigest({})", self.algorithm())
     }
 }
 
