@@ -1,1 +1,48 @@
-//! (being written)
+//! A Barman server as a client sees it: which backups it has, what a backup is and where its files lie,
+//! holding it against retention, and whether WAL is in the archive.
+//!
+//! [`Barman`] is a session on the Barman host, over SSH or on this host ([`repmgr_remote::Host`]).
+//! [`find_backup`](Barman::find_backup) gives a [`Backup`], whose [`form`](Backup::form) says how its files
+//! can be read; [`Hold`] protects it from deletion, and [`recheck`](Barman::recheck) tells whether it still
+//! is what it was. Works with Barman 1.6 to 3.19; nothing here changes anything on the Barman host but a
+//! lock file, takes the lock of the WAL list while all goes well, or waits for ever for a dead primary.
+//!
+//! This crate must not know the directory a clone goes to, PostgreSQL connections, progress, or how files
+//! are fetched.
+//!
+//! ```no_run
+//! use repmgr_barman::{Barman, Hold, ServerAddress};
+//! use repmgr_remote::{SshHost, SshOptions};
+//!
+//! let host = SshHost::new("barmansrv", SshOptions::default())?;
+//! let mut barman = Barman::connect(&host, ServerAddress::new("main"))?;
+//! let backup = barman.find_backup("latest")?;
+//! let form = backup.form()?;
+//! let hold = Hold::take(&host, barman.address(), &backup)?;
+//! barman.recheck(&backup)?;
+//! println!("{} ({form:?}) is in {}", backup.id, backup.data_directory());
+//! // ... copy ...
+//! hold.release()?;
+//! barman.recheck(&backup)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod backup;
+mod catalogue;
+mod describe;
+mod error;
+mod form;
+mod hold;
+mod info;
+mod literal;
+mod lock_dir;
+mod session;
+mod version;
+
+pub use backup::{Backup, BackupMode, BackupStatus, Keep};
+pub use error::BarmanError;
+pub use form::{Form, TarCodec, Unreadable, UnreadableReason};
+pub use hold::{Hold, HoldError};
+pub use info::{BackupTablespace, InfoError};
+pub use session::{Barman, CALL_TIMEOUT, ServerAddress};
+pub use version::BarmanVersion;

@@ -1,0 +1,295 @@
+use std::time::Duration;
+
+use repmgr_remote::{ConnectError, RemoteError};
+use repmgr_types::BackupId;
+
+use crate::backup::BackupStatus;
+use crate::form::Unreadable;
+use crate::info::InfoError;
+
+/// Something was asked of a Barman server in vain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BarmanError {
+    /// No connection to the Barman host.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection failed under a command, or somebody asked to stop.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// A name that Barman would take for something else; it was not asked.
+    #[error("\"{word}\" cannot be a {what}: {reason}")]
+    BadWord {
+        /// "Barman server" or "backup".
+        what: &'static str,
+        /// As it was given.
+        word: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// There is no such program on the Barman host.
+    #[error("cannot run \"{command}\" on \"{host}\"")]
+    CommandNotFound {
+        /// The Barman host.
+        host: String,
+        /// What was to be run.
+        command: String,
+        /// What the shell said.
+        message: String,
+    },
+    /// Barman runs as its own user only.
+    #[error("Barman on \"{host}\" does not run for the user we log in as")]
+    WrongUser {
+        /// The Barman host.
+        host: String,
+        /// What Barman said.
+        message: String,
+    },
+    /// Barman's configuration is not there, not readable, or not valid.
+    #[error("Barman on \"{host}\" cannot use its configuration{}", file.as_ref().map_or(String::new(), |f| format!(" file \"{f}\"")))]
+    Configuration {
+        /// The Barman host.
+        host: String,
+        /// The file we named; without one Barman looks for it.
+        file: Option<String>,
+        /// What Barman said.
+        message: String,
+    },
+    /// No section of Barman's configuration has this name.
+    #[error("Barman on \"{host}\" has no server \"{server}\"")]
+    UnknownServer {
+        /// The Barman host.
+        host: String,
+        /// The name looked for.
+        server: String,
+        /// The servers it has, if it told.
+        known: Vec<String>,
+    },
+    /// `active = false` (Barman up to 3.16 does not serve such a server).
+    #[error("Barman server \"{server}\" on \"{host}\" is inactive")]
+    Inactive {
+        /// The Barman host.
+        host: String,
+        /// The server.
+        server: String,
+    },
+    /// The server has no complete backup.
+    #[error("Barman server \"{server}\" on \"{host}\" has no usable backup{}", match incomplete {
+        0 => String::new(), n => format!(" ({n} incomplete)") })]
+    NoBackup {
+        /// The Barman host.
+        host: String,
+        /// The server.
+        server: String,
+        /// Backups that are in the list, but not complete.
+        incomplete: usize,
+    },
+    /// The server has no backup of this id or name.
+    #[error("Barman server \"{server}\" on \"{host}\" has no backup \"{wanted}\"")]
+    UnknownBackup {
+        /// The Barman host.
+        host: String,
+        /// The server.
+        server: String,
+        /// The word looked for.
+        wanted: String,
+        /// The newest backups, complete or not, if Barman told.
+        known: Vec<BackupId>,
+    },
+    /// The backup is not complete.
+    #[error("backup \"{id}\" of Barman server \"{server}\" has status {status}")]
+    NotDone {
+        /// The server.
+        server: String,
+        /// The backup.
+        id: BackupId,
+        /// Its status.
+        status: BackupStatus,
+        /// What went wrong when it was taken.
+        error: Option<String>,
+    },
+    /// Barman is deleting the backup, or began to and crashed.
+    #[error("backup \"{id}\" of Barman server \"{server}\" is being deleted")]
+    BeingDeleted {
+        /// The server.
+        server: String,
+        /// The backup.
+        id: BackupId,
+    },
+    /// The backup is not what it was when it was looked up.
+    #[error("backup \"{id}\" of Barman server \"{server}\" has changed: {what}")]
+    Changed {
+        /// The server.
+        server: String,
+        /// The backup.
+        id: BackupId,
+        /// What is different.
+        what: String,
+    },
+    /// backup.info is not where a Barman of any version would have it.
+    #[error("no backup.info of backup \"{id}\" of Barman server \"{server}\" was found on \"{host}\"")]
+    MetadataMissing {
+        /// The Barman host.
+        host: String,
+        /// The server.
+        server: String,
+        /// The backup.
+        id: BackupId,
+        /// Where it was looked for.
+        looked_in: Vec<String>,
+    },
+    /// The user we are may not read backup.info or the directories above it.
+    #[error("cannot read backup.info of backup \"{id}\" of Barman server \"{server}\" on \"{host}\"")]
+    MetadataDenied {
+        /// The Barman host.
+        host: String,
+        /// The server.
+        server: String,
+        /// The backup.
+        id: BackupId,
+        /// What the system said.
+        message: String,
+    },
+    /// backup.info does not say what it must.
+    #[error("backup.info of backup \"{id}\" of Barman server \"{server}\" on \"{host}\" is not usable")]
+    Metadata {
+        /// The Barman host.
+        host: String,
+        /// The server.
+        server: String,
+        /// The backup.
+        id: BackupId,
+        /// What is wrong with it.
+        #[source]
+        source: Box<InfoError>,
+    },
+    /// Barman knows the backup, but nothing of it is on the Barman host.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// Barman did not answer.
+    #[error("\"{call}\" on \"{host}\" did not end within {} s", after.as_secs())]
+    TimedOut {
+        /// The Barman host.
+        host: String,
+        /// The command line, shortened.
+        call: String,
+        /// The limit.
+        after: Duration,
+    },
+    /// Barman failed in a way not listed above.
+    #[error("\"{call}\" on \"{host}\" failed: {status}")]
+    Failed {
+        /// The Barman host.
+        host: String,
+        /// The command line, shortened.
+        call: String,
+        /// "exit code 1".
+        status: String,
+        /// What it said.
+        message: String,
+    },
+    /// The answer has another shape than any Barman known here gives.
+    #[error("unexpected output of \"{call}\" on \"{host}\": {what}")]
+    Unexpected {
+        /// The Barman host.
+        host: String,
+        /// The command line, shortened.
+        call: String,
+        /// What is odd about it.
+        what: String,
+    },
+}
+
+impl BarmanError {
+    /// What Barman or the system there said, when that is not part of the message.
+    pub fn detail(&self) -> Option<&str> {
+        let text = match self {
+            Self::CommandNotFound { message, .. }
+            | Self::WrongUser { message, .. }
+            | Self::Configuration { message, .. }
+            | Self::MetadataDenied { message, .. }
+            | Self::Failed { message, .. } => message,
+            Self::NotDone { error, .. } => error.as_deref()?,
+            _ => return None,
+        };
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Connect(e) => return e.hint(),
+            Self::Remote(e) => return e.hint(),
+            Self::BadWord { what: "backup", .. } => "give the id of a backup, \"latest\" or \"oldest\"".to_owned(),
+            Self::BadWord { .. } => "set barman_server to the name of a section in Barman's configuration".to_owned(),
+            Self::CommandNotFound { host, .. } => format!(
+                "install Barman on \"{host}\", or set barman_command to its full path; \"ssh {host} 'command -v barman'\" shows what a login there finds"
+            ),
+            Self::WrongUser { host, .. } => {
+                let name = host.rsplit('@').next().unwrap_or(host);
+                format!("log in as the user that Barman names: barman_host=barman@{name}, or User in ~/.ssh/config")
+            }
+            Self::Configuration { file: Some(_), .. } => {
+                "check barman_config: it is a file on the Barman host, readable by the user we log in as".to_owned()
+            }
+            Self::Configuration { file: None, host, .. } => format!(
+                "set barman_config to Barman's configuration file on \"{host}\" if it is not one of ~/.barman.conf, /etc/barman.conf, /etc/barman/barman.conf"
+            ),
+            Self::UnknownServer { known, .. } if !known.is_empty() => {
+                format!("check barman_server; it has: {}", known.join(", "))
+            }
+            Self::UnknownServer { .. } => {
+                "check barman_server and barman_config; \"barman list-server\" on the Barman host shows the names".to_owned()
+            }
+            Self::Inactive { server, .. } => {
+                format!("set \"active = true\" in the section [{server}] of Barman's configuration")
+            }
+            Self::NoBackup { server, .. } => format!(
+                "run \"barman check {server}\" and \"barman backup {server}\" on the Barman host first"
+            ),
+            Self::UnknownBackup { known, .. } if !known.is_empty() => {
+                let known: Vec<_> = known.iter().map(BackupId::as_str).collect();
+                format!("the newest are: {}", known.join(", "))
+            }
+            Self::UnknownBackup { server, .. } => format!("\"barman list-backup {server}\" shows what there is"),
+            Self::NotDone { server, .. } | Self::BeingDeleted { server, .. } => format!(
+                "choose another backup with --backup-id; \"barman list-backup {server}\" shows what there is"
+            ),
+            Self::Changed { .. } => "start again; what was copied may be of two backups".to_owned(),
+            Self::MetadataMissing { server, id, .. } => format!(
+                "\"barman show-backup {server} {id}\" on the Barman host should say more; the backup may have been deleted just now"
+            ),
+            Self::MetadataDenied { .. } => {
+                "log in to the Barman host as the user that Barman runs as: barman_host=barman@HOST".to_owned()
+            }
+            Self::Metadata { server, id, .. } => format!(
+                "look at the file and at \"barman show-backup {server} {id}\", or choose another backup with --backup-id"
+            ),
+            Self::Unreadable(e) => e.hint(),
+            Self::TimedOut { .. } => "if the primary does not answer, Barman waits for it in every command of a server with backup_compression, bandwidth_limit or primary_conninfo; set connect_timeout in that server's conninfo and streaming_conninfo".to_owned(),
+            Self::Failed { host, .. } => {
+                format!("run the same command on \"{host}\", and see Barman's log file there")
+            }
+            Self::Unexpected { host, .. } => format!("run the same command on \"{host}\" and look at what it prints"),
+        })
+    }
+
+    /// Whether the same may well succeed on a new connection.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(e) => e.is_transient(),
+            Self::Remote(e) => e.is_transient(),
+            Self::TimedOut { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it ended because somebody asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Connect(e) => matches!(e.kind, repmgr_remote::ConnectErrorKind::Cancelled(_)),
+            Self::Remote(e) => e.is_cancelled(),
+            _ => false,
+        }
+    }
+}

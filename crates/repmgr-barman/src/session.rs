@@ -1,0 +1,404 @@
+use std::time::Duration;
+
+use repmgr_remote::{Connection, Host, Output, RemoteErrorKind, ShellCommand, StartOptions, run};
+use repmgr_types::WalSegmentName;
+
+use crate::error::BarmanError;
+use crate::info::shown;
+use crate::version::BarmanVersion;
+
+/// The longest a call of Barman may take, unless [`Barman::set_call_timeout`] says otherwise. Barman may
+/// start slowly and wait for a lock, but also for a primary that never answers.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// More than any answer asked for here.
+const MAX_OUTPUT: usize = 4 << 20;
+/// Where calls only make an error clearer, they must not take long.
+const SIDE_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How to call Barman for one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// The section of Barman's configuration.
+    pub server: String,
+    /// The program on the Barman host: `barman`, or a path.
+    pub command: String,
+    /// Barman's configuration file there, when it is not where Barman looks.
+    pub config: Option<String>,
+}
+
+impl ServerAddress {
+    /// `barman` on the PATH, with its usual configuration.
+    pub fn new(server: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            command: "barman".to_owned(),
+            config: None,
+        }
+    }
+
+    /// Barman with its global options, for further words.
+    pub(crate) fn words(&self, words: &[&str]) -> Vec<String> {
+        let mut all = vec![self.command.clone()];
+        if let Some(config) = &self.config {
+            all.extend(["-c".to_owned(), config.clone()]);
+        }
+        all.extend(words.iter().map(|word| (*word).to_owned()));
+        all
+    }
+}
+
+/// A session with Barman on its host, for one server.
+///
+/// Only calls that change nothing there, and none that asks the primary when Barman can do without.
+/// After [`BarmanError::TimedOut`] the connection is given up; connect again.
+pub struct Barman {
+    pub(crate) connection: Box<dyn Connection>,
+    pub(crate) address: ServerAddress,
+    version: BarmanVersion,
+    call_timeout: Duration,
+}
+
+impl Barman {
+    /// Logs in and asks for Barman's version. Whether the server exists turns out later.
+    pub fn connect(host: &dyn Host, address: ServerAddress) -> Result<Self, BarmanError> {
+        check_word("Barman server", &address.server)?;
+        let mut barman = Self {
+            connection: host.connect()?,
+            address,
+            version: BarmanVersion {
+                major: 0,
+                minor: 0,
+                patch: 0,
+            },
+            call_timeout: CALL_TIMEOUT,
+        };
+        let command = ShellCommand::new(&barman.address.command).arg("--version");
+        let output = barman.run(&command, barman.call_timeout)?;
+        // With Python 2 it goes to standard error.
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), output.exit.stderr_text());
+        if !output.exit.success() {
+            return Err(barman.failed(&command, output.exit.code, &output.exit.status(), &err));
+        }
+        let version = BarmanVersion::read(&out).or_else(|| BarmanVersion::read(&err));
+        barman.version = version.ok_or_else(|| {
+            let what = if output.stdout.trim_ascii().is_empty() {
+                err.as_bytes()
+            } else {
+                &output.stdout
+            };
+            barman.unexpected(&command, format!("no version in \"{}\"", shown(what)))
+        })?;
+        log::debug!("Barman {} on \"{}\"", barman.version, barman.host());
+        Ok(barman)
+    }
+
+    /// Barman's version there.
+    pub fn version(&self) -> &BarmanVersion {
+        &self.version
+    }
+
+    /// The name of the host this leads to.
+    pub fn host(&self) -> &str {
+        self.connection.host()
+    }
+
+    /// How Barman is called.
+    pub fn address(&self) -> &ServerAddress {
+        &self.address
+    }
+
+    /// The connection, for further commands in the same session.
+    pub fn connection(&mut self) -> &mut dyn Connection {
+        &mut *self.connection
+    }
+
+    /// Another limit than [`CALL_TIMEOUT`] for each call.
+    pub fn set_call_timeout(&mut self, limit: Duration) {
+        self.call_timeout = limit;
+    }
+
+    /// Whether a WAL segment can be had from Barman; before Barman 2.10 only from the archive proper, later
+    /// also from what has just arrived.
+    pub fn has_wal(&mut self, name: WalSegmentName) -> Result<bool, BarmanError> {
+        let name = name.to_string();
+        let command = self.command(&["get-wal", "--peek", "1", &self.address.server, &name]);
+        let answer = self.call(&command)?;
+        match answer.trim() {
+            "" => Ok(false),
+            line if line.rsplit('/').next() == Some(name.as_str()) => Ok(true),
+            line => Err(self.unexpected(&command, format!("\"{}\" for {name}", shown(line.as_bytes())))),
+        }
+    }
+
+    pub(crate) fn command(&self, words: &[&str]) -> ShellCommand {
+        let words = self.address.words(words);
+        ShellCommand::new(&words[0]).args(&words[1..])
+    }
+
+    /// Runs a Barman command that must succeed; what it prints.
+    pub(crate) fn call(&mut self, command: &ShellCommand) -> Result<String, BarmanError> {
+        self.call_within(command, self.call_timeout)
+    }
+
+    fn call_within(&mut self, command: &ShellCommand, limit: Duration) -> Result<String, BarmanError> {
+        let output = self.run(command, limit)?;
+        if !output.exit.success() {
+            let message = output.exit.stderr_text();
+            return Err(self.failed(command, output.exit.code, &output.exit.status(), &message));
+        }
+        let text = String::from_utf8(output.stdout);
+        let text = text.map_err(|_| self.unexpected(command, "it is not UTF-8".to_owned()))?;
+        self.refuse_inactive(text.as_bytes())?;
+        Ok(text)
+    }
+
+    /// Up to 3.16 Barman says that a server is inactive on standard output and exits with 0.
+    pub(crate) fn refuse_inactive(&self, output: &[u8]) -> Result<(), BarmanError> {
+        if output.starts_with(b"Skipping inactive server") {
+            return Err(BarmanError::Inactive {
+                host: self.host().to_owned(),
+                server: self.address.server.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs a command of any kind within the limit for Barman's.
+    pub(crate) fn run_limited(&mut self, command: &ShellCommand) -> Result<Output, BarmanError> {
+        self.run(command, self.call_timeout)
+    }
+
+    fn run(&mut self, command: &ShellCommand, limit: Duration) -> Result<Output, BarmanError> {
+        let options = StartOptions {
+            idle_timeout: limit,
+            total_timeout: Some(limit),
+            ..Default::default()
+        };
+        // Messages of the shell and its tools in one language.
+        let localised = command.clone().env("LC_ALL", "C");
+        run(&mut *self.connection, &localised, options, MAX_OUTPUT).map_err(|e| match e.kind {
+            RemoteErrorKind::TimedOut { after, .. } => BarmanError::TimedOut {
+                host: e.host,
+                call: command.shown(),
+                after,
+            },
+            _ => e.into(),
+        })
+    }
+
+    pub(crate) fn unexpected(&self, command: &ShellCommand, what: String) -> BarmanError {
+        BarmanError::Unexpected {
+            host: self.host().to_owned(),
+            call: command.shown(),
+            what,
+        }
+    }
+
+    /// What a failed call means, from its exit code and what it said on standard error.
+    pub(crate) fn failed(
+        &mut self,
+        command: &ShellCommand,
+        code: Option<i32>,
+        status: &str,
+        stderr: &str,
+    ) -> BarmanError {
+        let (host, server) = (self.host().to_owned(), self.address.server.clone());
+        let message = complaint(stderr);
+        match meaning(code, &message) {
+            Meaning::NoCommand => BarmanError::CommandNotFound {
+                host,
+                command: self.address.command.clone(),
+                message,
+            },
+            Meaning::WrongUser => BarmanError::WrongUser { host, message },
+            Meaning::Configuration => BarmanError::Configuration {
+                host,
+                file: self.address.config.clone(),
+                message,
+            },
+            Meaning::UnknownServer => {
+                let known = self.side_call(&["list-server", "--minimal"]);
+                BarmanError::UnknownServer { host, server, known }
+            }
+            Meaning::Inactive => BarmanError::Inactive { host, server },
+            Meaning::Other => BarmanError::Failed {
+                host,
+                call: command.shown(),
+                status: status.to_owned(),
+                message,
+            },
+        }
+    }
+
+    /// The lines a command prints that only makes an error clearer; none if it fails.
+    pub(crate) fn side_call(&mut self, words: &[&str]) -> Vec<String> {
+        let command = self.command(words);
+        let limit = self.call_timeout.min(SIDE_CALL_TIMEOUT);
+        match self.call_within_quietly(&command, limit) {
+            Ok(text) => text
+                .lines()
+                .map(|line| line.trim().to_owned())
+                .filter(|line| !line.is_empty())
+                .collect(),
+            Err(e) => {
+                log::debug!("{e}");
+                Vec::new()
+            }
+        }
+    }
+
+    /// As `call_within`, but without making errors clearer, which would call again.
+    fn call_within_quietly(
+        &mut self,
+        command: &ShellCommand,
+        limit: Duration,
+    ) -> Result<String, BarmanError> {
+        let output = self.run(command, limit)?;
+        if !output.exit.success() {
+            return Err(self.unexpected(command, output.exit.status()));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// Refuses words that the shell would pass on, but Barman would take for an option or for nothing.
+pub(crate) fn check_word(what: &'static str, word: &str) -> Result<(), BarmanError> {
+    let reason = if word.trim().is_empty() {
+        "it is empty"
+    } else if word.starts_with('-') {
+        "it begins with \"-\""
+    } else if word.chars().any(char::is_control) {
+        "it holds a control character"
+    } else {
+        return Ok(());
+    };
+    Err(BarmanError::BadWord {
+        what,
+        word: word.to_owned(),
+        reason,
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    NoCommand,
+    WrongUser,
+    Configuration,
+    UnknownServer,
+    Inactive,
+    Other,
+}
+
+/// Barman's messages are not translated.
+fn meaning(code: Option<i32>, message: &str) -> Meaning {
+    let says = |text| message.contains(text);
+    match code {
+        Some(126 | 127) => Meaning::NoCommand,
+        _ if says("please run barman as") => Meaning::WrongUser,
+        _ if says("Configuration file '") && says("does not exist")
+            || says("Could not find any configuration file")
+            || says("No section: 'barman'")
+            || says("contains parsing errors")
+            || says("contains no section headers")
+            // Python 2 and 3 do not agree on the name; neither says it elsewhere.
+            || says("MissingSectionHeaderError")
+            || says("the configured user '") =>
+        {
+            Meaning::Configuration
+        }
+        _ if says("Unknown server '") => Meaning::UnknownServer,
+        _ if says("Inactive server: ") => Meaning::Inactive,
+        _ => Meaning::Other,
+    }
+}
+
+/// What Barman complains about: its ERROR and EXCEPTION lines, or else its last words. Warnings and
+/// tracebacks about other things (an unwritable log file) are common and do not matter.
+pub(crate) fn complaint(stderr: &str) -> String {
+    let lines = || {
+        stderr
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.trim().is_empty())
+    };
+    let marked: Vec<&str> = lines()
+        .filter(|line| line.starts_with("ERROR: ") || line.starts_with("EXCEPTION: "))
+        .collect();
+    if !marked.is_empty() {
+        return marked.join("\n");
+    }
+    let rest: Vec<&str> = lines()
+        .filter(|line| !line.starts_with("WARNING: ") && *line != "See log file for more details.")
+        .collect();
+    rest[rest.len().saturating_sub(3)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_barman_would_misread_are_refused() {
+        for bad in ["", "  ", "-c", "a\nb", "a\0"] {
+            assert!(check_word("Barman server", bad).is_err(), "{bad:?}");
+        }
+        check_word("Barman server", "my server's").unwrap();
+    }
+
+    #[test]
+    fn global_options_come_first() {
+        let mut address = ServerAddress::new("main");
+        assert_eq!(address.words(&["check", "x"]), ["barman", "check", "x"]);
+        address.config = Some("/etc/b.conf".into());
+        assert_eq!(
+            address.words(&["check"]),
+            ["barman", "-c", "/etc/b.conf", "check"]
+        );
+    }
+
+    #[test]
+    fn failures_are_told_apart_by_what_barman_says() {
+        for (code, stderr, expected) in [
+            (127, "sh: 1: barman: not found", Meaning::NoCommand),
+            (126, "sh: 1: /x/barman: Permission denied", Meaning::NoCommand),
+            (1, "ERROR: please run barman as 'barman' user", Meaning::WrongUser),
+            (
+                1,
+                "Configuration file '/nope' does not exist",
+                Meaning::Configuration,
+            ),
+            (
+                1,
+                "EXCEPTION: No section: 'barman'\nSee log file for more details.",
+                Meaning::Configuration,
+            ),
+            (
+                1,
+                "EXCEPTION: Source contains parsing errors: 'x'\n\t[line  2]: 'y'",
+                Meaning::Configuration,
+            ),
+            (
+                1,
+                "WARNING: No backup strategy set\nERROR: Unknown server 'nope'",
+                Meaning::UnknownServer,
+            ),
+            (1, "ERROR: Inactive server: main", Meaning::Inactive),
+            (1, "ERROR: Conflicting path: wals_directory=/x", Meaning::Other),
+            (2, "usage: barman [-h]\nbarman: error: argument", Meaning::Other),
+        ] {
+            assert_eq!(meaning(Some(code), &complaint(stderr)), expected, "{stderr}");
+        }
+    }
+
+    #[test]
+    fn the_complaint_is_what_matters() {
+        assert_eq!(
+            complaint("WARNING: a\nERROR: b\nSee log file for more details.\n"),
+            "ERROR: b"
+        );
+        let trace = "Traceback (most recent call last):\n  File \"x\"\n    import barman\nModuleNotFoundError: No module\n";
+        assert!(complaint(trace).ends_with("ModuleNotFoundError: No module"));
+        assert_eq!(complaint(""), "");
+    }
+}
