@@ -36,6 +36,9 @@ pub struct SshOptions {
     pub ssh_options: String,
     /// The user to log in as, unless the destination names one.
     pub user: Option<String>,
+    /// The user where neither the destination, [`user`](Self::user) nor the configuration names one
+    /// (instead of this account's own; a configuration that names just that account counts as none).
+    pub default_user: Option<String>,
     /// The port, unless the destination names one.
     pub port: Option<u16>,
     /// Who to ask for passphrases, passwords and new host keys.
@@ -53,6 +56,7 @@ impl Default for SshOptions {
         Self {
             ssh_options: String::new(),
             user: None,
+            default_user: None,
             port: None,
             prompt: None,
             connect_timeout: Duration::from_secs(30),

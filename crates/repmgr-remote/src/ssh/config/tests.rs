@@ -73,6 +73,29 @@ fn nothing_set_gives_what_ssh_does_by_default() {
 }
 
 #[test]
+fn a_default_user_counts_where_nobody_names_one() {
+    let user = |configured: &str, destination: &str, typed: Option<&str>| {
+        let mut settings = Settings::parse(DEFAULTS);
+        settings
+            .0
+            .insert("user".into(), vec![typed.unwrap_or(configured).into()]);
+        let options = SshOptions {
+            user: typed.map(str::to_owned),
+            default_user: Some("barman".into()),
+            ..SshOptions::default()
+        };
+        let defaults = Settings::parse(DEFAULTS);
+        interpret(&settings, &defaults, destination, &[], &options)
+            .unwrap()
+            .user
+    };
+    assert_eq!(user("bob", "alias", None), "barman");
+    assert_eq!(user("backup", "alias", None), "backup");
+    assert_eq!(user("bob", "alias", Some("bob")), "bob");
+    assert_eq!(user("bob", "bob@alias", None), "bob");
+}
+
+#[test]
 fn everything_set_is_honoured() {
     let c = config(
         "port 2222\nconnecttimeout 7\nserveraliveinterval 15\nserveralivecountmax 5\nbatchmode yes\n\
