@@ -335,6 +335,8 @@ pub struct PrimaryOptions {
     pub rows: u32,
     /// Further lines of postgresql.conf.
     pub conf: Vec<String>,
+    /// Statements run one by one when all else is there.
+    pub sql: Vec<String>,
 }
 
 /// A running primary with some data and `repmgr` metadata.
@@ -448,7 +450,8 @@ impl Primary {
                 ))?;
             }
         }
-        self.sql("create extension repmgr").map(drop)
+        self.sql("create extension repmgr")?;
+        options.sql.iter().try_for_each(|sql| self.sql(sql).map(drop))
     }
 
     /// Enters this node into `repmgr.nodes`, as `repmgr primary register` would.

@@ -1,8 +1,9 @@
 //! An sshd of our own on a loopback port, and the client configuration that reaches it.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -26,6 +27,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub struct Sshd {
     scratch: Arc<Scratch>,
     port: u16,
+    /// The text of the client configuration.
+    hosts: Mutex<String>,
 }
 
 impl Sshd {
@@ -37,6 +40,7 @@ impl Sshd {
         let sshd = Self {
             scratch: Arc::clone(scratch),
             port: cache::free_port()?,
+            hosts: Mutex::default(),
         };
         sshd.make_keys()?;
         sshd.write_configuration()?;
@@ -143,7 +147,7 @@ impl Sshd {
 
     fn write_configuration(&self) -> Result<()> {
         let (dir, port) = (self.scratch.join("ssh"), self.port);
-        let (dir, user) = (dir.display(), &self.scratch.account().name);
+        let dir = dir.display();
         // MaxSessions is per connection; its default of 10 is less than what a parallel client may open.
         let server = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host_ed25519\nHostKey {dir}/host_ecdsa\n\
@@ -153,16 +157,32 @@ impl Sshd {
             self.scratch.mark()
         );
         self.scratch.write("ssh/sshd_config", &server, 0o600)?;
-        let client = format!(
-            "Host {}\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  IdentityFile {dir}/id_ed25519\n  \
-             IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {dir}/known_hosts\n  \
-             GlobalKnownHostsFile /dev/null\n  BatchMode yes\n",
-            HOST_ALIASES.join(" ")
-        );
-        self.scratch.write("ssh/config", &client, 0o600)?;
+        self.add_host(&HOST_ALIASES.join(" "), &[])?;
         self.scratch
             .script("ssh", &format!("exec /usr/bin/ssh -F {dir}/config \"$@\""))?;
         Ok(())
+    }
+
+    /// Adds a section to the client configuration for further names of this server; `settings` come before
+    /// its own and therefore win.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn add_host(&self, names: &str, settings: &[(&str, &str)]) -> Result<()> {
+        let (dir, port, user) = (self.scratch.join("ssh"), self.port, &self.scratch.account().name);
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(hosts, "Host {names}")?;
+        for (key, value) in settings {
+            writeln!(hosts, "  {key} {value}")?;
+        }
+        write!(
+            hosts,
+            "  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  IdentityFile {dir}/id_ed25519\n  \
+             IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {dir}/known_hosts\n  \
+             GlobalKnownHostsFile /dev/null\n  BatchMode yes\n",
+            dir = dir.display()
+        )?;
+        self.scratch.write("ssh/config", &hosts, 0o600).map(drop)
     }
 
     fn launch(&self) -> Result<()> {
