@@ -1,0 +1,263 @@
+//! What to fetch, cut into batches as they are asked for.
+
+use crate::listing::{EntryKind, Listing};
+
+/// What a file costs beyond its bytes, in bytes that could be moved in that time.
+const FILE_COST: u64 = 16 << 10;
+/// From here on the largest go first; smaller ones keep the order of the directory.
+const LARGE: u64 = 16 << 20;
+/// A batch is what is repeated after a lost connection, so it must not be too large...
+const MOST: u64 = 256 << 20;
+/// ...and each costs some round trips, so not too small.
+const LEAST: u64 = 4 << 20;
+const MOST_FILES: usize = 8192;
+/// A connection has to have this much to do, or the login takes longer than it saves.
+const WORTH_A_LOGIN: u64 = 8 << 20;
+
+/// Files of one source that travel in one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) source: usize,
+    /// Numbers in its listing.
+    pub(crate) files: Vec<u32>,
+    /// How often the first file was under way when it failed.
+    pub(crate) attempts: u32,
+}
+
+impl Batch {
+    /// After a failure with file `at` under way: what was before it, it alone, what comes after.
+    /// Each repetition gets past the place where the one before broke.
+    pub(crate) fn split(mut self, at: usize) -> Vec<Self> {
+        let after = self.files.split_off((at + 1).min(self.files.len()));
+        let failed = self.files.split_off(at.min(self.files.len()));
+        let parts = [(self.files, 0), (failed, self.attempts + 1), (after, 0)];
+        let source = self.source;
+        let part = |(files, attempts)| Self {
+            source,
+            files,
+            attempts,
+        };
+        parts
+            .into_iter()
+            .map(part)
+            .filter(|b| !b.files.is_empty())
+            .collect()
+    }
+}
+
+/// All files that were wanted and are in no batch yet.
+pub(crate) struct Plan<'l> {
+    sources: &'l [Listing],
+    order: Vec<(u32, u32)>,
+    next: usize,
+    cost_left: u64,
+    workers: usize,
+}
+
+impl<'l> Plan<'l> {
+    /// Takes the regular files that are `wanted`. The error is the first that cannot be read.
+    pub(crate) fn new(
+        sources: &'l [Listing],
+        wanted: &dyn Fn(usize, usize) -> bool,
+        jobs: usize,
+    ) -> Result<Self, (usize, usize)> {
+        let (mut large, mut small) = (Vec::new(), Vec::new());
+        let mut cost_left = 0u64;
+        for (source, listing) in sources.iter().enumerate() {
+            for (index, entry) in listing.iter().enumerate() {
+                if entry.kind != EntryKind::File || !wanted(source, index) {
+                    continue;
+                }
+                if !entry.readable {
+                    return Err((source, index));
+                }
+                cost_left = cost_left.saturating_add(cost(entry.size));
+                // A listing has fewer entries than bytes of paths, which fit; so do the sources.
+                let place = (source as u32, index as u32);
+                if entry.size >= LARGE {
+                    large.push((entry.size, place));
+                } else {
+                    small.push(place);
+                }
+            }
+        }
+        large.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+        let mut order: Vec<_> = large.into_iter().map(|(_, place)| place).collect();
+        order.append(&mut small);
+        let useful = usize::try_from(cost_left / WORTH_A_LOGIN).unwrap_or(usize::MAX);
+        Ok(Self {
+            sources,
+            order,
+            next: 0,
+            cost_left,
+            workers: jobs.min(useful).max(1),
+        })
+    }
+
+    /// How many connections are of use; at least one.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next == self.order.len()
+    }
+
+    /// The next batch: a share of what is left, smaller and smaller, so that all workers end at
+    /// about the same time.
+    pub(crate) fn next(&mut self) -> Option<Batch> {
+        let target = (self.cost_left / (3 * self.workers as u64)).clamp(LEAST, MOST);
+        let (source, _) = *self.order.get(self.next)?;
+        let mut files = Vec::new();
+        let mut taken = 0u64;
+        for (_, index) in self.order[self.next..].iter().take_while(|(s, _)| *s == source) {
+            let cost = cost(self.sources[source as usize].get(*index as usize).size);
+            if !files.is_empty() && (taken.saturating_add(cost) > target || files.len() == MOST_FILES) {
+                break;
+            }
+            taken = taken.saturating_add(cost);
+            files.push(*index);
+        }
+        self.next += files.len();
+        self.cost_left = self.cost_left.saturating_sub(taken);
+        Some(Batch {
+            source: source as usize,
+            files,
+            attempts: 0,
+        })
+    }
+}
+
+fn cost(size: u64) -> u64 {
+    size.saturating_add(FILE_COST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listing::tests::file;
+    use proptest::prelude::*;
+
+    fn listing(sizes: &[u64]) -> Listing {
+        let mut listing = Listing::new("/d");
+        for (number, size) in sizes.iter().enumerate() {
+            listing
+                .push(&file(format!("f{number}").as_bytes(), *size))
+                .unwrap();
+        }
+        listing
+    }
+
+    fn all(sources: &[Listing], jobs: usize) -> Vec<Batch> {
+        let mut plan = Plan::new(sources, &|_, _| true, jobs).unwrap();
+        std::iter::from_fn(|| plan.next()).collect()
+    }
+
+    const GB: u64 = 1 << 30;
+
+    #[test]
+    fn a_segment_of_a_gigabyte_is_a_batch_of_its_own_and_goes_first() {
+        let batches = all(&[listing(&[8192, GB, 100, GB, 8192])], 2);
+        let files: Vec<_> = batches.iter().map(|b| b.files.clone()).collect();
+        assert_eq!(files, [vec![1], vec![3], vec![0, 2, 4]]);
+    }
+
+    #[test]
+    fn batches_get_smaller_towards_the_end() {
+        let sizes = vec![1 << 20; 1600];
+        let counts: Vec<_> = all(&[listing(&sizes)], 2).iter().map(|b| b.files.len()).collect();
+        assert!(counts[0] > 200 && *counts.last().unwrap() <= 4, "{counts:?}");
+        assert!(counts.len() < 40, "{counts:?}");
+    }
+
+    #[test]
+    fn two_hundred_thousand_small_files_need_few_round_trips() {
+        let batches = all(&[listing(&vec![8192; 200_000])], 4);
+        assert!(batches.len() < 80, "{}", batches.len());
+    }
+
+    #[test]
+    fn few_bytes_are_not_worth_many_logins() {
+        let workers = |sizes: &[u64]| Plan::new(&[listing(sizes)], &|_, _| true, 4).unwrap().workers();
+        assert_eq!(
+            (
+                workers(&[]),
+                workers(&[100]),
+                workers(&[20 << 20]),
+                workers(&[GB])
+            ),
+            (1, 1, 2, 4)
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_found_before_anything_is_fetched() {
+        let mut secret = listing(&[1]);
+        let entry = crate::Entry {
+            readable: false,
+            ..file(b"secret", 1)
+        };
+        secret.push(&entry).unwrap();
+        let sources = [listing(&[1]), secret];
+        assert_eq!(Plan::new(&sources, &|_, _| true, 1).err(), Some((1, 1)));
+        assert!(Plan::new(&sources, &|s, i| (s, i) != (1, 1), 1).is_ok());
+    }
+
+    #[test]
+    fn only_regular_files_are_taken() {
+        let mut listing = Listing::new("/d");
+        for (path, kind) in [
+            ("d", EntryKind::Directory),
+            ("l", EntryKind::Symlink),
+            ("f", EntryKind::File),
+        ] {
+            let entry = crate::Entry {
+                kind,
+                ..file(path.as_bytes(), 5)
+            };
+            listing.push(&entry).unwrap();
+        }
+        assert_eq!(all(&[listing], 1)[0].files, [2]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_wanted_file_is_in_exactly_one_batch(
+            sizes in proptest::collection::vec(proptest::collection::vec(0u64..40 << 20, 0..300), 0..4),
+            jobs in 1usize..9,
+            odd: bool,
+        ) {
+            let sources: Vec<_> = sizes.iter().map(|s| listing(s)).collect();
+            let wanted = |_, index: usize| !odd || index % 2 == 1;
+            let mut plan = Plan::new(&sources, &wanted, jobs).unwrap();
+            let mut seen = Vec::new();
+            while let Some(batch) = plan.next() {
+                prop_assert!(!batch.files.is_empty() && batch.files.len() <= MOST_FILES);
+                let size = |i: &u32| cost(sources[batch.source].get(*i as usize).size);
+                let total: u64 = batch.files.iter().map(size).sum();
+                prop_assert!(batch.files.len() == 1 || total <= MOST);
+                seen.extend(batch.files.iter().map(|i| (batch.source, *i as usize)));
+            }
+            prop_assert!(plan.is_empty());
+            seen.sort_unstable();
+            let expected: Vec<_> = (0..sources.len())
+                .flat_map(|s| (0..sources[s].len()).map(move |i| (s, i)))
+                .filter(|(s, i)| wanted(*s, *i))
+                .collect();
+            prop_assert_eq!(seen, expected);
+        }
+
+        #[test]
+        fn splitting_loses_nothing(count in 1u32..50, at in 0usize..60) {
+            let batch = Batch { source: 1, files: (0..count).collect(), attempts: 2 };
+            let parts = batch.clone().split(at);
+            let files: Vec<_> = parts.iter().flat_map(|b| b.files.clone()).collect();
+            prop_assert_eq!(files, batch.files);
+            for part in parts {
+                let failed = part.files.contains(&(at as u32));
+                prop_assert_eq!(part.attempts, if failed { 3 } else { 0 });
+                prop_assert!(!failed || part.files.len() == 1);
+            }
+        }
+    }
+}

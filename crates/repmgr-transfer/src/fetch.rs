@@ -1,0 +1,430 @@
+//! One batch over one connection.
+
+use std::io::{self, BufRead, ErrorKind, Read};
+use std::time::Duration;
+
+use repmgr_remote::{Connection, Exit, Input, RemoteError, ShellCommand, StartOptions, run};
+use repmgr_types::CancelToken;
+
+use crate::archive::{Archive, ArchiveError, Member, MemberKind};
+use crate::batch::Batch;
+use crate::codec::Codec;
+use crate::complaints::{Complaint, complaints};
+use crate::error::{FarFile, TransferError, said};
+use crate::list::parse;
+use crate::listing::Listing;
+use crate::path::shown;
+use crate::progress::{Count, Counted, Progress};
+use crate::sink::{Sink, SinkError};
+
+/// Says which codec it took from "$2" and sends an archive of the names on standard input. tar
+/// runs the compressor itself, so its exit code speaks for both.
+///
+/// `--no-unquote`, `--null` and names that begin with "./": every name is taken literally.
+const SCRIPT: &str = r#"cd -- "$1" || exit 1
+unset TAR_OPTIONS
+case $(tar --version 2>/dev/null) in *"GNU tar"*) ;; *) echo 'missing GNU tar'; exit 0 ;; esac
+for codec in $2; do
+  [ "$codec" = none ] || command -v "$codec" >/dev/null 2>&1 && break
+  codec=
+done
+case $codec in
+  zstd) set -- --use-compress-program='zstd -1 -q -c' ;;
+  lz4) set -- --use-compress-program='lz4 -1 -q -c -B6' ;;
+  gzip) set -- --use-compress-program='gzip -1 -c' ;;
+  none) set -- ;;
+  *) echo "missing $2"; exit 0 ;;
+esac
+echo "$codec"
+exec tar --create --file=- --format=gnu --blocking-factor=128 --no-recursion --hard-dereference --numeric-owner --quoting-style=escape "$@" --null --no-unquote --files-from=-"#;
+
+/// What the files named on standard input are now, as [`list`](crate::list) has it.
+const LOOK_SCRIPT: &str = r#"cd -- "$1" || exit 1
+exec xargs -0 -r sh -c 'exec find "$@" -maxdepth 0 -printf "%y r %s %m %T@ %p\0"' sh"#;
+
+/// `zstd -1` needs 19; a far side that claims more wants our memory.
+const WINDOW_LOG: u32 = 23;
+
+/// What all batches of a transfer have in common.
+pub(crate) struct Fetcher<'a> {
+    pub(crate) sources: &'a [Listing],
+    pub(crate) sink: &'a dyn Sink,
+    pub(crate) progress: &'a Progress,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) cancel: CancelToken,
+}
+
+/// What a batch was.
+pub(crate) struct Fetched {
+    pub(crate) codec: Codec,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    pub(crate) wire_bytes: u64,
+}
+
+/// A batch that did not arrive.
+pub(crate) struct Failure {
+    pub(crate) error: TransferError,
+    /// The file that was under way: its place in the batch.
+    pub(crate) at: usize,
+}
+
+/// How a stream ended.
+enum Stream {
+    /// All files of the batch came.
+    Whole(Codec),
+    /// Too early, or not all files came. The exit may say why.
+    Short(String),
+}
+
+impl Fetcher<'_> {
+    /// Fetches a batch and has it confirmed. `codecs` are the ones to choose from, best first.
+    pub(crate) fn fetch(
+        &self,
+        connection: &mut dyn Connection,
+        batch: &Batch,
+        codecs: &str,
+    ) -> Result<Fetched, Failure> {
+        let task = Task {
+            fetcher: self,
+            host: connection.host().to_owned(),
+            listing: &self.sources[batch.source],
+            batch,
+        };
+        let mut at = 0;
+        task.run(connection, codecs, &mut at)
+            .map_err(|error| Failure { error, at })
+    }
+}
+
+struct Task<'a> {
+    fetcher: &'a Fetcher<'a>,
+    host: String,
+    listing: &'a Listing,
+    batch: &'a Batch,
+}
+
+impl Task<'_> {
+    fn run(
+        &self,
+        connection: &mut dyn Connection,
+        codecs: &str,
+        at: &mut usize,
+    ) -> Result<Fetched, TransferError> {
+        let progress = self.fetcher.progress;
+        let mut count = Count::new(progress);
+        let command = ShellCommand::script(SCRIPT)
+            .arg(self.listing.directory())
+            .arg(codecs)
+            .env("LC_ALL", "C");
+        let names = name_list((0..self.batch.files.len()).map(|place| self.path(place)));
+        let process = connection
+            .start(&command, self.options(names))
+            .map_err(|e| self.remote(e))?;
+        let mut wire = Counted::new(process, progress);
+        let stream = self.read(&mut wire, &mut count, at)?;
+        let (process, wire_bytes) = wire.into_inner();
+        let exit = process.finish().map_err(|e| self.remote(e))?;
+        let touched = self.judge(&exit)?;
+        let codec = match stream {
+            Stream::Whole(codec) => codec,
+            Stream::Short(reason) => return Err(self.malformed(reason)),
+        };
+        if !touched.is_empty() {
+            self.check_untouched(connection, &touched)?;
+        }
+        let indexes: Vec<_> = self.batch.files.iter().map(|i| *i as usize).collect();
+        let confirmed = self.fetcher.sink.confirm(self.batch.source, &indexes);
+        confirmed.map_err(|e| self.not_stored(indexes[0], e))?;
+        let (files, bytes) = count.keep();
+        Ok(Fetched {
+            codec,
+            files,
+            bytes,
+            wire_bytes,
+        })
+    }
+
+    fn options(&self, input: Vec<u8>) -> StartOptions {
+        StartOptions {
+            input: Input::Bytes(input),
+            idle_timeout: self.fetcher.idle_timeout,
+            total_timeout: None,
+            bulk: true,
+            cancel: self.fetcher.cancel.clone(),
+        }
+    }
+
+    fn read(
+        &self,
+        wire: &mut Counted<'_, '_>,
+        count: &mut Count<'_>,
+        at: &mut usize,
+    ) -> Result<Stream, TransferError> {
+        let first = match first_line(wire) {
+            Ok(line) => line,
+            Err(e) => return self.broken(ArchiveError::Io(e)),
+        };
+        if let Some(program) = first.strip_prefix("missing ") {
+            return Err(TransferError::NoProgram {
+                host: self.host.clone(),
+                program: shown(program.as_bytes()),
+            });
+        }
+        let Some(codec) = Codec::ALL.into_iter().find(|c| c.name() == first) else {
+            return Err(self.malformed(format!("it begins with \"{}\"", shown(first.as_bytes()))));
+        };
+        let decoder = codec.decoder(wire, WINDOW_LOG);
+        let mut archive = Archive::new(decoder.map_err(|e| self.malformed(e.to_string()))?);
+        let mut missing = None;
+        loop {
+            match archive.next() {
+                Ok(Some(member)) => {
+                    if let Err(e) = self.file(&member, &mut archive, &mut missing, count, at)? {
+                        return self.broken(e);
+                    }
+                }
+                Ok(None) => break,
+                Err(e) => return self.broken(e),
+            }
+        }
+        if *at < self.batch.files.len() {
+            missing.get_or_insert(*at);
+        }
+        Ok(match missing {
+            None => Stream::Whole(codec),
+            Some(place) => Stream::Short(format!("\"{}\" is not in it", shown(self.path(place)))),
+        })
+    }
+
+    /// Takes one file. The inner error is that of the stream.
+    fn file<R: BufRead>(
+        &self,
+        member: &Member,
+        archive: &mut Archive<R>,
+        missing: &mut Option<usize>,
+        count: &mut Count<'_>,
+        at: &mut usize,
+    ) -> Result<Result<(), ArchiveError>, TransferError> {
+        let name = member.path.strip_prefix(b"./");
+        let place = (*at..self.batch.files.len()).find(|place| Some(self.path(*place)) == name);
+        let Some(place) = place else {
+            let path = shown(&member.path);
+            return Err(self.malformed(format!("\"{path}\" is in it and was not asked for")));
+        };
+        if place > *at {
+            // tar left files out; at the end it tells why.
+            missing.get_or_insert(*at);
+            *at = place;
+        }
+        let index = self.batch.files[place] as usize;
+        self.check_unchanged(member, index)?;
+        let stored = |e| self.not_stored(index, e);
+        let mut sink = self
+            .fetcher
+            .sink
+            .create(self.batch.source, index)
+            .map_err(stored)?;
+        loop {
+            self.fetcher.cancel.check()?;
+            let bytes = match archive.fill() {
+                Ok([]) => break,
+                Ok(bytes) => bytes,
+                Err(e) => return Ok(Err(e.into())),
+            };
+            let length = bytes.len();
+            sink.write(bytes).map_err(stored)?;
+            archive.consume(length);
+            count.add_bytes(length);
+        }
+        sink.finish().map_err(stored)?;
+        count.add_file();
+        *at += 1;
+        Ok(Ok(()))
+    }
+
+    fn check_unchanged(&self, member: &Member, index: usize) -> Result<(), TransferError> {
+        let listed = self.listing.get(index);
+        let changed = |message| TransferError::Changed {
+            file: self.far_file(index),
+            message,
+        };
+        if member.kind != MemberKind::File {
+            return Err(changed("it is no regular file any more".to_owned()));
+        }
+        if member.size != listed.size {
+            let (now, then) = (member.size, listed.size);
+            return Err(changed(format!(
+                "it has {now} bytes now and had {then} in the listing"
+            )));
+        }
+        let then = u64::try_from(self.listing.modified_seconds(index)).ok();
+        if member.modified.is_some() && member.modified != then {
+            return Err(changed("it was written after the listing was made".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What the far side's tar made of it; the paths it saw touched while it read them.
+    fn judge(&self, exit: &Exit) -> Result<Vec<Vec<u8>>, TransferError> {
+        if exit.success() {
+            return Ok(Vec::new());
+        }
+        let all = complaints(exit);
+        // The worst first: what follows from it is said as well.
+        let rank = |c: &&Complaint| match c {
+            Complaint::Unreadable(..) => 0,
+            Complaint::Changed(..) => 1,
+            Complaint::Other(_) => 2,
+            Complaint::Touched(_) => 3,
+        };
+        let file = |path: &Vec<u8>| FarFile {
+            host: self.host.clone(),
+            directory: self.listing.directory().to_owned(),
+            path: path.clone(),
+        };
+        match all.iter().min_by_key(rank) {
+            Some(Complaint::Unreadable(path, message)) => Err(TransferError::Unreadable {
+                file: file(path),
+                message: message.clone(),
+            }),
+            Some(Complaint::Changed(path, message)) => Err(TransferError::Changed {
+                file: file(path),
+                message: message.clone(),
+            }),
+            Some(Complaint::Touched(_)) if exit.code == Some(1) => Ok(all
+                .into_iter()
+                .filter_map(|c| match c {
+                    Complaint::Touched(path) => Some(path),
+                    _ => None,
+                })
+                .collect()),
+            Some(Complaint::Other(message)) => Err(self.failed(message.clone())),
+            _ => Err(self.failed(exit.status())),
+        }
+    }
+
+    /// tar says that a file changed when its inode did: a new hard link to it (Barman makes them for
+    /// the next backup) does that as well. Its content is the same if size and time are.
+    fn check_untouched(
+        &self,
+        connection: &mut dyn Connection,
+        paths: &[Vec<u8>],
+    ) -> Result<(), TransferError> {
+        let command = ShellCommand::script(LOOK_SCRIPT)
+            .arg(self.listing.directory())
+            .env("LC_ALL", "C");
+        let input = name_list(paths.iter().map(Vec::as_slice));
+        let most = input.len() + paths.len() * 100;
+        let output = run(connection, &command, self.options(input), most).map_err(|e| self.remote(e))?;
+        if !output.exit.success() {
+            return Err(self.failed(said(&output.exit, "find: ")));
+        }
+        let mut now = output.stdout.split(|b| *b == 0).map(parse);
+        for path in paths {
+            let Some(index) = self
+                .batch
+                .files
+                .iter()
+                .find(|i| self.listing.get(**i as usize).path == path)
+            else {
+                return Err(self.malformed(format!("tar complains of \"{}\"", shown(path))));
+            };
+            let index = *index as usize;
+            let then = self.listing.get(index);
+            let Some(Some(now)) = now
+                .next()
+                .filter(|e| e.is_some_and(|e| e.path.strip_prefix(b"./") == Some(path)))
+            else {
+                return Err(self.malformed(format!("nothing is said of \"{}\"", shown(path))));
+            };
+            if (now.kind, now.size, now.modified) != (then.kind, then.size, then.modified) {
+                return Err(TransferError::Changed {
+                    file: self.far_file(index),
+                    message: "it was written while it was read".to_owned(),
+                });
+            }
+        }
+        log::debug!("{} files got new links while they were read", paths.len());
+        Ok(())
+    }
+
+    /// What to make of a stream that cannot be read on.
+    fn broken(&self, error: ArchiveError) -> Result<Stream, TransferError> {
+        match error {
+            ArchiveError::Malformed(reason) => Err(self.malformed(reason)),
+            ArchiveError::Io(e) if e.get_ref().is_some_and(|e| e.is::<RemoteError>()) => {
+                Err(self.remote(RemoteError::from_io(e)))
+            }
+            ArchiveError::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
+                Ok(Stream::Short("it ends too early".to_owned()))
+            }
+            ArchiveError::Io(e) => Err(self.malformed(e.to_string())),
+        }
+    }
+
+    fn path(&self, place: usize) -> &[u8] {
+        self.listing.get(self.batch.files[place] as usize).path
+    }
+
+    fn far_file(&self, index: usize) -> FarFile {
+        FarFile {
+            host: self.host.clone(),
+            directory: self.listing.directory().to_owned(),
+            path: self.listing.get(index).path.to_vec(),
+        }
+    }
+
+    fn remote(&self, error: RemoteError) -> TransferError {
+        TransferError::broken(self.listing.directory(), error)
+    }
+
+    fn malformed(&self, reason: String) -> TransferError {
+        TransferError::Malformed {
+            host: self.host.clone(),
+            directory: self.listing.directory().to_owned(),
+            reason,
+        }
+    }
+
+    fn failed(&self, message: String) -> TransferError {
+        TransferError::Failed {
+            host: self.host.clone(),
+            directory: self.listing.directory().to_owned(),
+            message,
+        }
+    }
+
+    fn not_stored(&self, index: usize, source: SinkError) -> TransferError {
+        TransferError::Sink {
+            file: self.far_file(index),
+            source,
+        }
+    }
+}
+
+/// For standard input of tar and xargs.
+fn name_list<'p>(paths: impl Iterator<Item = &'p [u8]>) -> Vec<u8> {
+    let mut list = Vec::new();
+    for path in paths {
+        list.extend_from_slice(b"./");
+        list.extend_from_slice(path);
+        list.push(0);
+    }
+    list
+}
+
+/// Without its line feed, byte by byte: what follows belongs to somebody else.
+fn first_line(input: &mut impl Read) -> io::Result<String> {
+    const LONGEST: usize = 64;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LONGEST {
+        input.read_exact(&mut byte)?;
+        if byte == *b"\n" {
+            break;
+        }
+        line.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}

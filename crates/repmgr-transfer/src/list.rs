@@ -1,0 +1,254 @@
+use std::io::{self, BufRead, BufReader, Read};
+use std::time::{Duration, SystemTime};
+
+use repmgr_remote::{Connection, RemoteError, ShellCommand, StartOptions};
+use repmgr_types::CancelToken;
+
+use crate::error::said;
+use crate::listing::{Entry, EntryKind, Listing, join};
+use crate::path::{MAX_PATH, is_sound, shown};
+
+/// No listing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListError {
+    /// The directory is not given by an absolute path.
+    #[error("\"{directory}\" is not an absolute path")]
+    NotAbsolute {
+        /// As it was given.
+        directory: String,
+    },
+    /// The connection or the command broke, or the work was cancelled.
+    #[error("cannot list \"{directory}\"")]
+    Remote {
+        /// The directory.
+        directory: String,
+        /// What broke.
+        #[source]
+        source: Box<RemoteError>,
+    },
+    /// There is no GNU find on the far side.
+    #[error("there is no GNU find on \"{host}\"")]
+    NoFind {
+        /// The host.
+        host: String,
+    },
+    /// `find` failed: the directory is not there, or changed while it was read.
+    #[error("cannot list \"{directory}\" on \"{host}\": {message}")]
+    Failed {
+        /// The host.
+        host: String,
+        /// The directory.
+        directory: String,
+        /// What `find` or the shell said, or the exit status.
+        message: String,
+    },
+    /// The output is not what `find` prints.
+    #[error("the listing of \"{directory}\" on \"{host}\" is not valid: {reason}")]
+    Malformed {
+        /// The host.
+        host: String,
+        /// The directory.
+        directory: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl ListError {
+    /// Whether the same call on a new connection may well succeed.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Remote { source, .. } if source.is_transient())
+    }
+
+    /// Whether it ended because somebody asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Remote { source, .. } if source.is_cancelled())
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Remote { source, .. } => source.hint(),
+            Self::NoFind { host } => Some(format!(
+                "install GNU findutils on \"{host}\", so that \"find\" of a non-interactive shell is it"
+            )),
+            Self::Failed { host, directory, .. } => Some(format!(
+                "check that \"{directory}\" is there and that the user on \"{host}\" may read all of it"
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// The longest path and what stands before it.
+const LONGEST_ENTRY: u64 = MAX_PATH as u64 + 128;
+
+/// Directories that cannot be read are named with `-` and not entered, so that `find` does well
+/// and its exit code means something.
+const SCRIPT: &str = r#"cd -- "$1" || exit 1
+case $(find --version 2>/dev/null) in *"GNU findutils"*) ;; *) printf 'missing\0'; exit 0 ;; esac
+printf 'find\0'
+exec find . -mindepth 1 \( -type d ! \( -readable -executable \) -printf '%y - %s %m %T@ %P\0' -prune \) -o \( -type f ! -readable -printf '%y - %s %m %T@ %P\0' \) -o -printf '%y r %s %m %T@ %P\0'"#;
+
+/// Lists everything below `directory`, an absolute path, in one command; `keep` says what to take.
+///
+/// `keep` sees a directory before what is in it, and everything in a directory it did not want.
+/// The directory itself may be a symbolic link; links below it are not followed. Needs GNU find.
+///
+/// # Errors
+/// See [`ListError`]; a listing that is not whole is always one.
+pub fn list(
+    connection: &mut dyn Connection,
+    directory: &str,
+    keep: &mut dyn FnMut(&Entry<'_>) -> bool,
+    cancel: &CancelToken,
+) -> Result<Listing, ListError> {
+    if !directory.starts_with('/') {
+        let directory = directory.to_owned();
+        return Err(ListError::NotAbsolute { directory });
+    }
+    let host = connection.host().to_owned();
+    let remote = |source| ListError::Remote {
+        directory: directory.to_owned(),
+        source: Box::new(source),
+    };
+    let failed = |message| ListError::Failed {
+        host: host.clone(),
+        directory: directory.to_owned(),
+        message,
+    };
+    let malformed = |reason| ListError::Malformed {
+        host: host.clone(),
+        directory: directory.to_owned(),
+        reason,
+    };
+    let command = ShellCommand::script(SCRIPT).arg(directory).env("LC_ALL", "C");
+    let options = StartOptions {
+        // Nothing is printed while a large directory without a kept name is read.
+        idle_timeout: Duration::from_secs(300),
+        bulk: true,
+        cancel: cancel.clone(),
+        ..Default::default()
+    };
+    let mut process = connection.start(&command, options).map_err(remote)?;
+    let mut listing = Listing::new(directory);
+    let ending = read_entries(process.as_mut(), keep, &mut listing).map_err(|e| match e {
+        ReadError::Io(e) => remote(RemoteError::from_io(e)),
+        ReadError::Shape(reason) => malformed(reason),
+    })?;
+    let exit = process.finish().map_err(remote)?;
+    if !exit.success() {
+        return Err(failed(said(&exit, "find: ")));
+    }
+    match ending {
+        Ending::Whole => {}
+        Ending::NoFind => return Err(ListError::NoFind { host }),
+        Ending::MidEntry => return Err(malformed("it ends inside an entry".to_owned())),
+    }
+    listing.shrink();
+    log::debug!(
+        "{directory} on {host}: {} entries, {} bytes",
+        listing.len(),
+        listing.total_size()
+    );
+    Ok(listing)
+}
+
+enum ReadError {
+    Io(io::Error),
+    /// What is wrong with the output, whatever the exit status.
+    Shape(String),
+}
+
+/// How the output ended, if the exit status does not say otherwise.
+enum Ending {
+    Whole,
+    NoFind,
+    MidEntry,
+}
+
+fn read_entries(
+    output: &mut dyn Read,
+    keep: &mut dyn FnMut(&Entry<'_>) -> bool,
+    listing: &mut Listing,
+) -> Result<Ending, ReadError> {
+    let mut output = BufReader::with_capacity(64 * 1024, output);
+    let mut line = Vec::new();
+    let mut first = true;
+    loop {
+        line.clear();
+        let room = (&mut output).take(LONGEST_ENTRY);
+        let read = { room }.read_until(0, &mut line).map_err(ReadError::Io)?;
+        let Some(text) = line.strip_suffix(b"\0") else {
+            return match read {
+                0 if !first => Ok(Ending::Whole),
+                _ if (read as u64) < LONGEST_ENTRY => Ok(Ending::MidEntry),
+                _ => Err(ReadError::Shape("an entry does not end".to_owned())),
+            };
+        };
+        if std::mem::take(&mut first) {
+            match text {
+                b"find" => continue,
+                b"missing" => return Ok(Ending::NoFind),
+                _ => return Err(ReadError::Shape(format!("it begins with \"{}\"", shown(text)))),
+            }
+        }
+        let entry =
+            parse(text).ok_or_else(|| ReadError::Shape(format!("\"{}\" is no entry", shown(text))))?;
+        if !is_sound(entry.path) {
+            return Err(ReadError::Shape(format!(
+                "\"{}\" leads elsewhere",
+                shown(entry.path)
+            )));
+        }
+        if keep(&entry) {
+            let pushed = listing.push(&entry);
+            pushed.map_err(|e| ReadError::Shape(e.to_string()))?;
+        }
+    }
+}
+
+/// `f r 8192 600 1700000000.1234567890 base/1/2`
+pub(crate) fn parse(text: &[u8]) -> Option<Entry<'_>> {
+    let mut fields = text.splitn(6, |b| *b == b' ');
+    let mut field = || fields.next().and_then(|f| std::str::from_utf8(f).ok());
+    let kind = match field()? {
+        "f" => EntryKind::File,
+        "d" => EntryKind::Directory,
+        "l" => EntryKind::Symlink,
+        kind if kind.len() == 1 => EntryKind::Other,
+        _ => return None,
+    };
+    let readable = match field()? {
+        "r" => true,
+        "-" => false,
+        _ => return None,
+    };
+    let size = field()?.parse().ok()?;
+    let mode = u32::from_str_radix(field()?, 8).ok().filter(|m| *m <= 0o7777)?;
+    let modified = parse_time(field()?)?;
+    let path = fields.next()?;
+    Some(Entry {
+        path,
+        kind,
+        size,
+        mode,
+        modified,
+        readable,
+    })
+}
+
+/// Seconds since 1970 with a decimal fraction; before 1970 find 4.9 prints "-2.5000000000" for
+/// what is 1.5 s before.
+fn parse_time(text: &str) -> Option<SystemTime> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let nanoseconds = format!("{fraction:0<9}")[..9].parse().ok()?;
+    Some(join(whole.parse().ok()?, nanoseconds))
+}
+
+#[cfg(test)]
+mod tests;

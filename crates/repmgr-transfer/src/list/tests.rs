@@ -1,0 +1,112 @@
+use std::time::Duration;
+
+use super::*;
+use crate::fake::{FakeHost, Reply};
+use repmgr_remote::Host;
+
+fn listed(reply: Reply) -> Result<Listing, ListError> {
+    let host = FakeHost::answering(vec![reply]);
+    let mut connection = host.connect().unwrap();
+    list(&mut *connection, "/d", &mut |_| true, &CancelToken::new())
+}
+
+#[test]
+fn entries_of_every_kind_are_read() {
+    let text = b"find\0d r 4096 700 1700000000.5000000000 base\0f - 12 640 -2.5000000000 base/ 1\n\0\
+        l r 3 777 0.0000000000 \xff\0p r 0 4644 1.25 fifo\0";
+    let listing = listed(Reply::output(text)).unwrap();
+    let seen: Vec<_> = listing
+        .iter()
+        .map(|e| (e.path, e.kind, e.readable, e.size, e.mode))
+        .collect();
+    use EntryKind as K;
+    assert_eq!(
+        seen,
+        [
+            (&b"base"[..], K::Directory, true, 4096, 0o700),
+            (b"base/ 1\n", K::File, false, 12, 0o640),
+            (b"\xff", K::Symlink, true, 3, 0o777),
+            (b"fifo", K::Other, true, 0, 0o4644),
+        ]
+    );
+    let epoch = SystemTime::UNIX_EPOCH;
+    let times: Vec<_> = listing.iter().map(|e| e.modified).collect();
+    assert_eq!(times[0], epoch + Duration::from_millis(1_700_000_000_500));
+    assert_eq!(times[1], epoch - Duration::from_millis(1500));
+    assert_eq!(listing.total_size(), 12);
+}
+
+#[test]
+fn what_is_not_wanted_is_not_kept() {
+    let host = FakeHost::answering(vec![Reply::output(b"find\0f r 1 600 0.0 a\0f r 2 600 0.0 b\0")]);
+    let mut connection = host.connect().unwrap();
+    let mut keep = |e: &Entry<'_>| e.path == b"b";
+    let listing = list(&mut *connection, "/d", &mut keep, &CancelToken::new()).unwrap();
+    assert_eq!((listing.len(), listing.get(0).path), (1, &b"b"[..]));
+    assert_eq!(listing.directory(), "/d");
+}
+
+#[test]
+fn an_empty_directory_has_no_entries() {
+    assert!(listed(Reply::output(b"find\0")).unwrap().is_empty());
+}
+
+#[test]
+fn output_that_find_does_not_print_is_refused() {
+    for bad in [
+        &b"find\0f r 1 600 0.0 ../../etc/passwd\0"[..],
+        b"find\0f r 1 600 0.0 /etc/passwd\0",
+        b"find\0f r 1 600 0.0 \0",
+        b"find\0f r 1 600 0.0\0",
+        b"find\0ff r 1 600 0.0 a\0",
+        b"find\0f x 1 600 0.0 a\0",
+        b"find\0f r -1 600 0.0 a\0",
+        b"find\0f r 1 99999 0.0 a\0",
+        b"find\0f r 1 600 nan a\0",
+        b"find\0f r 1 600 0.0 a",
+        b"f r 1 600 0.0 a\0",
+        b"find",
+        b"",
+    ] {
+        let error = listed(Reply::output(bad)).unwrap_err();
+        assert!(matches!(error, ListError::Malformed { .. }), "{bad:?}: {error}");
+    }
+    let endless = [&b"find\0f r 1 600 0.0 "[..], &[b'x'; 10_000]].concat();
+    assert!(matches!(
+        listed(Reply::output(&endless)),
+        Err(ListError::Malformed { .. })
+    ));
+}
+
+#[test]
+fn a_failed_find_is_told_by_what_it_said() {
+    let failed = Reply::output(b"find\0f r 1 600 0.0 a\0f r 1 60")
+        .exit(1, "motd\nfind: './b': No such file or directory\n");
+    let error = listed(failed).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot list \"/d\" on \"fake\": find: './b': No such file or directory"
+    );
+    let no_directory = Reply::output(b"").exit(1, "sh: 1: cd: can't cd to /d\n");
+    assert!(
+        listed(no_directory)
+            .unwrap_err()
+            .to_string()
+            .ends_with("can't cd to /d")
+    );
+}
+
+#[test]
+fn missing_gnu_find_and_relative_directories_are_told() {
+    let error = listed(Reply::output(b"missing\0")).unwrap_err();
+    assert!(error.hint().unwrap().contains("findutils"), "{error}");
+    let mut connection = FakeHost::answering(vec![]).connect().unwrap();
+    let error = list(&mut *connection, "d", &mut |_| true, &CancelToken::new()).unwrap_err();
+    assert!(matches!(error, ListError::NotAbsolute { .. }));
+}
+
+#[test]
+fn a_lost_connection_is_transient() {
+    let error = listed(Reply::output(b"find\0f r 1 600 0.0 a\0").then_lost()).unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}

@@ -1,0 +1,45 @@
+use std::error::Error;
+
+/// What a [`Sink`] could not do. It ends the transfer; there is no second attempt.
+pub type SinkError = Box<dyn Error + Send + Sync>;
+
+/// Where files go. All workers share one; a file is known by its source and its number in the
+/// [`Listing`](crate::Listing) of that source.
+///
+/// For each file [`create`](Self::create), then its bytes in order, then
+/// [`FileSink::finish`]. Only [`confirm`](Self::confirm) says that these bytes are what is on
+/// the far side's disk.
+pub trait Sink: Sync {
+    /// A file begins. It may begin again, from its first byte, as long as it was not confirmed;
+    /// never twice at the same time.
+    ///
+    /// # Errors
+    /// End the transfer.
+    fn create(&self, source: usize, index: usize) -> Result<Box<dyn FileSink + '_>, SinkError>;
+
+    /// These files of one source, all of them finished, are proven: the far side read every one
+    /// to its end without an error, and they did not change meanwhile.
+    ///
+    /// What a record of finished files must wait for: where the far side's disk fails, GNU tar
+    /// goes on with zeros and tells at the very end. A file that is finished and not confirmed
+    /// must be fetched again.
+    ///
+    /// # Errors
+    /// End the transfer.
+    fn confirm(&self, source: usize, indexes: &[usize]) -> Result<(), SinkError>;
+}
+
+/// One file on its way. Dropping it without [`finish`](Self::finish) means that it did not arrive.
+pub trait FileSink {
+    /// The next bytes, 256 KiB at most.
+    ///
+    /// # Errors
+    /// End the transfer.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError>;
+
+    /// All bytes were written, exactly as many as were announced.
+    ///
+    /// # Errors
+    /// End the transfer.
+    fn finish(self: Box<Self>) -> Result<(), SinkError>;
+}
