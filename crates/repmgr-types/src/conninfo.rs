@@ -133,6 +133,11 @@ impl Conninfo {
             .any(|(known, since)| *known == keyword && *since <= version.num())
     }
 
+    /// Whether the value of `keyword` is a secret, not to be shown to anybody.
+    pub fn is_secret(keyword: &str) -> bool {
+        SECRETS.contains(&keyword)
+    }
+
     /// Every keyword libpq 18 knows, in the order libpq lists its options.
     pub fn keywords() -> impl Iterator<Item = &'static str> {
         KEYWORDS.iter().map(|(keyword, _)| *keyword)
@@ -406,7 +411,7 @@ impl fmt::Display for Conninfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (keyword, value)) in self.iter().enumerate() {
             let separator = if index == 0 { "" } else { " " };
-            if SECRETS.contains(&keyword) {
+            if Self::is_secret(keyword) {
                 write!(f, "{separator}{keyword}=********")?;
             } else {
                 write!(f, "{separator}{keyword}={}", quote(value))?;
