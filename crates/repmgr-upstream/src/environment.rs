@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::ConnectError;
 
@@ -107,6 +108,22 @@ impl Environment {
             reason: "the environment variable is not valid UTF-8".to_owned(),
         })?;
         Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// Makes libpq in a program see what this environment holds, and none of our process's own.
+    pub(crate) fn apply_to(&self, command: &mut Command) {
+        for name in Self::known_variables() {
+            match self.variables.get(name) {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let (Some(user), false) = (&self.os_user, self.variables.contains_key("PGUSER")) {
+            command.env("PGUSER", user);
+        }
+        if let Some(home) = &self.home {
+            command.env("HOME", home);
+        }
     }
 
     fn known_variables() -> impl Iterator<Item = &'static str> {

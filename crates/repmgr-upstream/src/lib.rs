@@ -22,6 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod basebackup;
 mod checks;
 mod connect;
 mod environment;
@@ -29,17 +30,22 @@ mod error;
 mod nodes;
 mod params;
 mod passfile;
+mod program;
 mod service;
 mod session;
 mod slots;
 mod tls;
 mod upstream;
+mod verify_backup;
 
+pub use basebackup::{BaseBackup, BaseBackupError, BaseBackupProgress};
 pub use checks::{Problem, Requirements, SettingsSnapshot, Severity};
 pub use connect::connect;
 pub use environment::Environment;
 pub use error::{ConnectError, ConnectErrorKind, Endpoint, Failure, NoConnection, QueryError, ServerError};
 pub use nodes::{ExtensionState, NodeRecord, PrimarySearch};
+pub use program::{ProgramError, ProgramFailure};
 pub use session::QUERY_TIMEOUT;
 pub use slots::ReplicationSlot;
 pub use upstream::{Privileges, Tablespace, Upstream};
+pub use verify_backup::{VerifyBackup, VerifyBackupError};
