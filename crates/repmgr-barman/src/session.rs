@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use repmgr_remote::{Connection, Host, Output, RemoteErrorKind, ShellCommand, StartOptions, run};
-use repmgr_types::WalSegmentName;
+use repmgr_types::{Timeline, WalSegmentName};
 
 use crate::error::BarmanError;
 use crate::info::shown;
@@ -129,6 +129,23 @@ impl Barman {
             line if line.rsplit('/').next() == Some(name.as_str()) => Ok(true),
             line => Err(self.unexpected(&command, format!("\"{}\" for {name}", shown(line.as_bytes())))),
         }
+    }
+
+    /// The history file of `timeline`, which says where each earlier one was left; `None` when Barman does
+    /// not have it (as for timeline 1, which has none).
+    pub fn timeline_history(&mut self, timeline: Timeline) -> Result<Option<Vec<u8>>, BarmanError> {
+        let name = timeline.history_file_name();
+        let command = self.command(&["get-wal", &self.address.server, &name]);
+        let output = self.run(&command, self.call_timeout)?;
+        self.refuse_inactive(&output.stdout)?;
+        if output.exit.success() {
+            return Ok(Some(output.stdout));
+        }
+        let message = output.exit.stderr_text();
+        if message.contains(&format!("WAL file '{name}' not found in server")) {
+            return Ok(None);
+        }
+        Err(self.failed(&command, output.exit.code, &output.exit.status(), &message))
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> ShellCommand {

@@ -1,5 +1,6 @@
 //! The backup on the Barman host: which one, what is in it, whether it can be read and what it needs.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use repmgr_barman::{Backup, Barman, Form, Keep};
@@ -7,9 +8,10 @@ use repmgr_datadir::{
     ControlError, CopyRule, PG_CONTROL, PG_CONTROL_SIZE, Permissions, PgControlHead, copy_rule,
     tablespace_copy_rule,
 };
-use repmgr_transfer::{Entry, EntryKind, Listing, list, read_file};
-use repmgr_verify::{ClusterPages, ControlFileError, Manifest, PageRules};
+use repmgr_transfer::{Entry, EntryKind, Listing, list};
+use repmgr_verify::{ClusterPages, ControlFileError, Fork, Manifest, PageRules, RelationFile};
 
+use crate::remote_file::read_file;
 use crate::request::BarmanSource;
 use crate::{CloneError, Context, Event};
 
@@ -24,6 +26,12 @@ const CONFIGURATION: [&str; 3] = ["postgresql.conf", "pg_hba.conf", "pg_ident.co
 /// A backup that can be copied, and a session with the Barman that has it.
 pub(crate) struct BackupSource {
     pub(crate) barman: Barman,
+    pub(crate) files: BackupFiles,
+}
+
+/// A backup and the files in it that belong into a standby.
+#[derive(Debug)]
+pub(crate) struct BackupFiles {
     pub(crate) backup: Backup,
     /// The data directory, then each tablespace in the order of the backup.
     pub(crate) listings: Vec<Listing>,
@@ -61,55 +69,122 @@ impl BackupSource {
         });
         let mut barman = Barman::connect(&*source.host, source.address.clone())?;
         let backup = barman.find_backup(&source.backup)?;
-        let unreadable = |reason| CloneError::Unreadable {
-            backup: backup.id.clone(),
-            server: server.clone(),
-            source: reason,
+        let Form::Plain = backup.form()? else {
+            return Err(CloneError::Archived { backup: backup.id });
         };
-        match backup.form().map_err(unreadable)? {
-            Form::Plain => {}
-            Form::Tar { .. } => return Err(unreadable(repmgr_barman::Unreadable::Archived)),
-        }
         let mut special = Vec::new();
         let mut control_size = None;
         let mut has_manifest = false;
-        let mut data = list(barman.connection(), &backup.data_directory(), &mut |entry| {
-            if entry.path == PG_CONTROL.as_bytes() && entry.kind == EntryKind::File {
-                control_size = Some(entry.size);
-            }
-            if entry.path == MANIFEST.as_bytes() {
-                has_manifest = true;
-                return false;
-            }
-            keep(entry, copy_rule, &mut special)
-        })?;
-        data.shrink_to_fit();
+        let data = list(
+            barman.connection(),
+            &backup.data_directory(),
+            &mut |entry| {
+                if entry.path == PG_CONTROL.as_bytes() && entry.kind == EntryKind::File {
+                    control_size = Some(entry.size);
+                }
+                if entry.path == MANIFEST.as_bytes() {
+                    has_manifest = true;
+                    return false;
+                }
+                keep(entry, copy_rule, &mut special)
+            },
+            context.cancel,
+        )?;
         let mut listings = vec![data];
         for tablespace in &backup.tablespaces {
             let dir = backup.tablespace_directory(tablespace.oid);
-            listings.push(list(barman.connection(), &dir, &mut |entry| {
-                keep(entry, tablespace_copy_rule, &mut special)
-            })?);
+            listings.push(list(
+                barman.connection(),
+                &dir,
+                &mut |entry| keep(entry, tablespace_copy_rule, &mut special),
+                context.cancel,
+            )?);
         }
-        let found = Self {
-            barman,
+        let mut files = BackupFiles {
             backup,
             listings,
             special,
             has_manifest,
         };
-        found.check_whole(control_size)?;
-        found.check_readable()?;
+        files.check_whole(control_size)?;
+        files.leave_out_unlogged()?;
+        files.check_readable()?;
         context.observer.event(Event::BackupFound {
             server,
-            backup: found.backup.id.to_string(),
-            bytes: found.total_size(),
-            files: found.total_files(),
+            backup: files.backup.id.to_string(),
+            bytes: files.total_size(),
+            files: files.total_files(),
         });
-        found.warn(context);
-        Ok(found)
+        files.warn(context);
+        Ok(Self { barman, files })
     }
 
+    /// Reads the control file and the manifest, and holds both against what was listed.
+    pub(crate) fn parameters(&mut self) -> Result<ServerParameters, CloneError> {
+        let bytes = self.read_control()?;
+        let backup = &self.files.backup;
+        let control = PgControlHead::parse_whole(&bytes).map_err(|source| CloneError::Control {
+            backup: backup.id.clone(),
+            source,
+        })?;
+        if let Some(expected) = backup.system_id
+            && expected != control.system_id
+        {
+            return Err(CloneError::OtherCluster {
+                backup: backup.id.clone(),
+                role: "control file in it",
+                backup_id: expected,
+                node_id: control.system_id,
+            });
+        }
+        let pages = match ClusterPages::from_pg_control(&bytes) {
+            Ok(pages) => Some(pages),
+            // A later PostgreSQL; what it has for checksums is not known.
+            Err(error @ (ControlFileError::Version(_) | ControlFileError::ChecksumVersion(_))) => {
+                log::debug!("page checksums are not verified: {error}");
+                None
+            }
+            Err(source) => {
+                return Err(CloneError::ControlFile {
+                    backup: backup.id.clone(),
+                    source,
+                });
+            }
+        };
+        Ok(ServerParameters {
+            control,
+            manifest: self.read_manifest()?,
+            pages,
+        })
+    }
+
+    /// The control file as it is in the backup.
+    pub(crate) fn read_control(&mut self) -> Result<Vec<u8>, CloneError> {
+        let dir = self.files.backup.data_directory();
+        Ok(read_file(
+            self.barman.connection(),
+            &dir,
+            PG_CONTROL,
+            PG_CONTROL_SIZE,
+        )?)
+    }
+
+    fn read_manifest(&mut self) -> Result<Option<Manifest>, CloneError> {
+        if !self.files.has_manifest {
+            return Ok(None);
+        }
+        let dir = self.files.backup.data_directory();
+        let bytes = read_file(self.barman.connection(), &dir, MANIFEST, MANIFEST_MAX)?;
+        let manifest = Manifest::parse(&bytes).map_err(|source| CloneError::Manifest {
+            backup: self.files.backup.id.clone(),
+            source,
+        })?;
+        self.files.check_manifest(&manifest)?;
+        Ok(Some(manifest))
+    }
+}
+
+impl BackupFiles {
     pub(crate) fn total_size(&self) -> u64 {
         self.listings.iter().map(Listing::total_size).sum()
     }
@@ -135,7 +210,9 @@ impl BackupSource {
         for path in INDISPENSABLE {
             self.listings[0]
                 .iter()
-                .find(|entry| entry.path == path.as_bytes() && entry.kind == EntryKind::File && entry.size > 0)
+                .find(|entry| {
+                    entry.path == path.as_bytes() && entry.kind == EntryKind::File && entry.size > 0
+                })
                 .ok_or_else(|| incomplete(path))?;
         }
         match control_size {
@@ -146,6 +223,38 @@ impl BackupSource {
             }),
             None => Err(incomplete(PG_CONTROL)),
         }
+    }
+
+    /// PostgreSQL empties unlogged tables when it starts and needs only their initial fork for that;
+    /// `pg_basebackup` leaves the rest out, rsync does not.
+    fn leave_out_unlogged(&mut self) -> Result<(), CloneError> {
+        let mut unlogged = HashSet::new();
+        for (source, listing) in self.listings.iter().enumerate() {
+            for entry in listing.iter().filter(|entry| entry.path.ends_with(b"_init")) {
+                let path = self.manifest_path(source, entry.path);
+                if let Some(file) = RelationFile::parse(&path).filter(|file| file.fork == Fork::Init) {
+                    unlogged.insert(file.relation.to_vec());
+                }
+            }
+        }
+        if unlogged.is_empty() {
+            return Ok(());
+        }
+        let mut kept = Vec::with_capacity(self.listings.len());
+        for (source, listing) in self.listings.iter().enumerate() {
+            let mut rest = Listing::new(listing.directory());
+            for entry in listing.iter() {
+                let path = self.manifest_path(source, entry.path);
+                let emptied = RelationFile::parse(&path)
+                    .is_some_and(|file| file.fork != Fork::Init && unlogged.contains(file.relation));
+                if !emptied {
+                    rest.push(&entry)?;
+                }
+            }
+            kept.push(rest);
+        }
+        self.listings = kept;
+        Ok(())
     }
 
     fn check_readable(&self) -> Result<(), CloneError> {
@@ -175,7 +284,9 @@ impl BackupSource {
             context.observer.event(Event::Warning {
                 text: format!("backup {} is kept standalone", self.backup.id),
                 detail: Some("Barman keeps no more WAL for it than makes it consistent".to_owned()),
-                hint: Some("the standby can only go on if its upstream node still has the later WAL".to_owned()),
+                hint: Some(
+                    "the standby can only go on if its upstream node still has the later WAL".to_owned(),
+                ),
             });
         }
         self.warn_of_missing_configuration(context);
@@ -212,68 +323,10 @@ impl BackupSource {
         });
     }
 
-    /// Reads the control file and the manifest, and holds both against what was listed.
-    pub(crate) fn parameters(&mut self) -> Result<ServerParameters, CloneError> {
-        let bytes = self.read_control()?;
-        let damaged = |source| CloneError::Control {
-            backup: self.backup.id.clone(),
-            source,
-        };
-        let control = PgControlHead::parse_whole(&bytes).map_err(damaged)?;
-        if let Some(expected) = self.backup.system_id
-            && expected != control.system_id
-        {
-            return Err(CloneError::OtherCluster {
-                backup: self.backup.id.clone(),
-                role: "control file in it",
-                backup_id: expected,
-                node_id: control.system_id,
-            });
-        }
-        let pages = match ClusterPages::from_pg_control(&bytes) {
-            Ok(pages) => Some(pages),
-            // A later PostgreSQL; what it has for checksums is not known.
-            Err(error @ (ControlFileError::Version(_) | ControlFileError::ChecksumVersion(_))) => {
-                log::debug!("page checksums are not verified: {error}");
-                None
-            }
-            Err(source) => {
-                return Err(CloneError::ControlFile {
-                    backup: self.backup.id.clone(),
-                    source,
-                });
-            }
-        };
-        Ok(ServerParameters {
-            control,
-            manifest: self.read_manifest()?,
-            pages,
-        })
-    }
-
-    /// The control file as it is in the backup.
-    pub(crate) fn read_control(&mut self) -> Result<Vec<u8>, CloneError> {
-        let dir = self.backup.data_directory();
-        Ok(read_file(self.barman.connection(), &dir, PG_CONTROL, PG_CONTROL_SIZE)?)
-    }
-
-    fn read_manifest(&mut self) -> Result<Option<Manifest>, CloneError> {
-        if !self.has_manifest {
-            return Ok(None);
-        }
-        let dir = self.backup.data_directory();
-        let bytes = read_file(self.barman.connection(), &dir, MANIFEST, MANIFEST_MAX)?;
-        let manifest = Manifest::parse(&bytes).map_err(|source| CloneError::Manifest {
-            backup: self.backup.id.clone(),
-            source,
-        })?;
-        self.check_manifest(&manifest)?;
-        Ok(Some(manifest))
-    }
-
-    /// Every file of the manifest must be there; with the right size, which costs nothing to see.
+    /// Every file of the manifest must be there, with the right size, which costs nothing to see.
+    /// (Unlogged tables are in no manifest of PostgreSQL's, and those of Barman's are let pass.)
     fn check_manifest(&self, manifest: &Manifest) -> Result<(), CloneError> {
-        let mut left: std::collections::HashMap<Vec<u8>, u64> = manifest
+        let mut left: HashMap<Vec<u8>, u64> = manifest
             .iter()
             .filter(|entry| is_copied(entry.path))
             .map(|entry| (entry.path.to_vec(), entry.size))
@@ -294,7 +347,10 @@ impl BackupSource {
             }
         }
         damages.extend(left.keys().map(|path| {
-            format!("\"{}\" is in the manifest but not in the backup", String::from_utf8_lossy(path))
+            format!(
+                "\"{}\" is in the manifest but not in the backup",
+                String::from_utf8_lossy(path)
+            )
         }));
         match damages.is_empty() {
             true => Ok(()),
@@ -347,7 +403,10 @@ fn keep(entry: &Entry<'_>, rule: fn(&[u8], bool) -> CopyRule, special: &mut Vec<
 
 /// How many of the entries are files.
 pub(crate) fn files_in(listing: &Listing) -> u64 {
-    listing.iter().filter(|entry| entry.kind == EntryKind::File).count() as u64
+    listing
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::File)
+        .count() as u64
 }
 
 /// A path of a listing, for the file system here.

@@ -65,10 +65,13 @@ impl PreparedClone<'_> {
     /// PostgreSQL cannot start on the directory then. The same clone, run again, continues where
     /// this one stopped as far as that is safe.
     pub fn execute(self, context: &Context<'_>) -> Result<Summary, CloneError> {
-        let Self { request, mut gathered } = self;
+        let Self {
+            request,
+            mut gathered,
+        } = self;
         let Source::Barman(barman) = &request.source;
         let slot = create_slot(request, &gathered, context)?;
-        let done = run(request, barman, &mut gathered, context);
+        let done = run(barman, &mut gathered, context);
         match done {
             Ok(copy) => {
                 record_event(request, &gathered, true, context);
@@ -85,7 +88,6 @@ impl PreparedClone<'_> {
 }
 
 fn run(
-    request: &CloneRequest,
     barman: &BarmanSource,
     gathered: &mut Gathered,
     context: &Context<'_>,
@@ -95,7 +97,9 @@ fn run(
     for place in &gathered.places.tablespaces {
         link_tablespace(&data, place.oid, place.dir.path())?;
     }
-    let (tablespaces, wal) = gathered.places.prepare(building.permissions(), resumed, context)?;
+    let (tablespaces, wal) = gathered
+        .places
+        .prepare(building.permissions(), resumed, context)?;
     let trees = Trees {
         data: &data,
         tablespaces: &tablespaces,
@@ -105,7 +109,7 @@ fn run(
     context.observer.event(Event::RetrievingBackup);
     context.observer.event(Event::ReceivingFileList);
     let reused = match resumed {
-        true => Reused::find(&gathered.source, &trees)?,
+        true => Reused::find(&gathered.source.files, &trees)?,
         false => Reused::nothing(),
     };
     if resumed {
@@ -116,14 +120,28 @@ fn run(
     }
     let hold = gathered.hold.take();
     let host: &dyn Host = &*barman.host;
-    let (source, parameters) = (&gathered.source, &gathered.parameters);
-    let summary = copy(host, source, parameters, &trees, &reused, hold, &barman.transfer, context)?;
+    let (source, parameters) = (&gathered.source.files, &gathered.parameters);
+    let summary = copy(
+        host,
+        source,
+        parameters,
+        &trees,
+        &reused,
+        hold,
+        &barman.transfer,
+        context,
+    )?;
     context.observer.event(Event::CopyFinished {
         summary: summary.clone(),
     });
     let control = gathered.source.read_control()?;
-    gathered.source.barman.recheck(&gathered.source.backup)?;
-    configure(&data, gathered.source.backup.version, &gathered.settings, context)?;
+    gathered.source.barman.recheck(&gathered.source.files.backup)?;
+    configure(
+        &data,
+        gathered.source.files.backup.version,
+        &gathered.settings,
+        context,
+    )?;
     context.cancel.check()?;
     let others: Vec<&Tree> = tablespaces.iter().chain(&wal).collect();
     match building.finish(&others, &control) {
@@ -149,21 +167,28 @@ fn begin(gathered: &mut Gathered, context: &Context<'_>) -> Result<(Building, bo
     if can_resume(&gathered.target, &gathered.identity) {
         return Ok((claim.resume()?, true));
     }
-    if gathered.plan.erases() {
+    if gathered.plan.existing.is_erased() {
         context.observer.event(Event::Erasing {
             path: gathered.target.path().to_owned(),
         });
     }
-    Ok((claim.start_over(gathered.identity.value(), context.cancel)?, false))
+    Ok((
+        claim.start_over(gathered.identity.value(), context.cancel)?,
+        false,
+    ))
 }
 
 fn create_all_directories(gathered: &Gathered, trees: &Trees<'_>) -> Result<(), CloneError> {
-    let version = gathered.source.backup.version;
+    let version = gathered.source.files.backup.version;
     if let (Some(_), Some(dir)) = (trees.wal, &gathered.places.wal) {
-        let link = if version.num() < 100_000 { "pg_xlog" } else { "pg_wal" };
+        let link = if version.num() < 100_000 {
+            "pg_xlog"
+        } else {
+            "pg_wal"
+        };
         trees.data.symlink(link, dir.path())?;
     }
-    create_directories(&gathered.source, trees)?;
+    create_directories(&gathered.source.files, trees)?;
     create_skeleton(trees.data, trees.wal, version)?;
     // An empty tablespace without it would accept no table after a promotion.
     let catalog = gathered.parameters.control.catalog_version;
@@ -183,21 +208,25 @@ fn create_slot(
         return Ok(None);
     }
     let name = request.slot_name();
-    let created = gathered.nodes.with_upstream(context, |upstream| match upstream.slot(&name)? {
-        Some(slot) if slot.active || !slot.physical => Err(CloneError::Metadata {
-            message: format!("replication slot \"{name}\" exists on the upstream node and cannot be used"),
-            detail: Some(match slot.physical {
-                true => "somebody streams from it".to_owned(),
-                false => "it is a logical slot".to_owned(),
+    let created = gathered
+        .nodes
+        .with_upstream(context, |upstream| match upstream.slot(&name)? {
+            Some(slot) if slot.active || !slot.physical => Err(CloneError::Metadata {
+                message: format!(
+                    "replication slot \"{name}\" exists on the upstream node and cannot be used"
+                ),
+                detail: Some(match slot.physical {
+                    true => "somebody streams from it".to_owned(),
+                    false => "it is a logical slot".to_owned(),
+                }),
+                hint: Some("check that no other node has this node_id".to_owned()),
             }),
-            hint: Some("check that no other node has this node_id".to_owned()),
-        }),
-        Some(_) => Ok(None),
-        None => {
-            upstream.create_physical_slot(&name)?;
-            Ok(Some(name.clone()))
-        }
-    })?;
+            Some(_) => Ok(None),
+            None => {
+                upstream.create_physical_slot(&name)?;
+                Ok(Some(name.clone()))
+            }
+        })?;
     if let Some(name) = &created {
         context.observer.event(Event::SlotCreated {
             name: name.clone(),
@@ -232,10 +261,11 @@ fn record_event(request: &CloneRequest, gathered: &Gathered, successful: bool, c
     if gathered.nodes.registered.is_none() {
         return;
     }
-    let recorded = gathered
-        .nodes
-        .metadata()
-        .insert_event(request.node.id, "standby_clone", successful, &details);
+    let recorded =
+        gathered
+            .nodes
+            .metadata()
+            .insert_event(request.node.id, "standby_clone", successful, &details);
     if let Err(error) = recorded {
         context.observer.event(Event::Warning {
             text: "unable to create event record".to_owned(),
@@ -245,16 +275,14 @@ fn record_event(request: &CloneRequest, gathered: &Gathered, successful: bool, c
     }
 }
 
-fn conclude(
-    request: &CloneRequest,
-    gathered: Gathered,
-    copy: CopySummary,
-    context: &Context<'_>,
-) -> Summary {
+fn conclude(request: &CloneRequest, gathered: Gathered, copy: CopySummary, context: &Context<'_>) -> Summary {
     context.observer.event(Event::Complete);
     let start = match &request.start_command {
         Some(command) => command.clone(),
-        None => format!("pg_ctl -D {} start", repmgr_remote::quote(&request.data_directory.to_string_lossy())),
+        None => format!(
+            "pg_ctl -D {} start",
+            repmgr_remote::quote(&request.data_directory.to_string_lossy())
+        ),
     };
     context.observer.event(Event::NextSteps {
         start,

@@ -52,12 +52,18 @@ fn write_auto_conf(
     let existing = tree.read(AUTO_CONF, CONF_MAX)?;
     let edited = settings.apply_to_auto_conf(existing.as_deref())?;
     if !edited.dropped.is_empty() {
-        let names: Vec<&str> = edited.dropped.iter().map(|setting| setting.name.as_str()).collect();
+        let names: Vec<&str> = edited
+            .dropped
+            .iter()
+            .map(|setting| setting.name.as_str())
+            .collect();
         log::debug!("dropped from {AUTO_CONF}: {}", names.join(", "));
     }
     if let Some(command) = edited.inherited_restore_command {
         context.observer.event(Event::Warning {
-            text: format!("\"restore_command\" is not configured; the one in {AUTO_CONF} of the backup stays"),
+            text: format!(
+                "\"restore_command\" is not configured; the one in {AUTO_CONF} of the backup stays"
+            ),
             detail: Some(format!("it is \"{command}\"")),
             hint: Some("check that it works on this host".to_owned()),
         });

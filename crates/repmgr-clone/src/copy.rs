@@ -11,11 +11,11 @@ use repmgr_barman::Hold;
 use repmgr_datadir::{Existing, FileSpec, Kind, Tree, TreeError, TreeFile};
 use repmgr_remote::Host;
 use repmgr_transfer::{
-    EntryKind, FileSink, Options, Progress as TransferProgress, Sink, SinkError, transfer,
+    Codec, EntryKind, FileSink, Options, Progress as TransferProgress, Sink, SinkError, transfer,
 };
-use repmgr_verify::{FileCheck, PageCheck, PageRules};
+use repmgr_verify::{FileCheck, Fork, PageCheck, PageRules, RelationFile};
 
-use crate::backup::{BackupSource, ServerParameters, as_path, files_in};
+use crate::backup::{BackupFiles, ServerParameters, as_path, files_in};
 use crate::event::Event;
 use crate::request::TransferOptions;
 use crate::{CloneError, Context, CopySummary, Progress};
@@ -63,7 +63,7 @@ impl Reused {
 
     /// Files received whole by an interrupted clone: they have the announced size and time, which
     /// they get only when they are complete.
-    pub(crate) fn find(source: &BackupSource, trees: &Trees<'_>) -> Result<Self, TreeError> {
+    pub(crate) fn find(source: &BackupFiles, trees: &Trees<'_>) -> Result<Self, TreeError> {
         let mut reused = Self::nothing();
         for (n, listing) in source.listings.iter().enumerate() {
             let tree = trees.get(n);
@@ -92,7 +92,7 @@ impl Reused {
 }
 
 /// Creates the directories of the backup, empty ones too.
-pub(crate) fn create_directories(source: &BackupSource, trees: &Trees<'_>) -> Result<(), TreeError> {
+pub(crate) fn create_directories(source: &BackupFiles, trees: &Trees<'_>) -> Result<(), TreeError> {
     for (n, listing) in source.listings.iter().enumerate() {
         for entry in listing.iter().filter(|entry| entry.kind == EntryKind::Directory) {
             let outside = n == 0 && trees.wal.is_some() && [&b"pg_wal"[..], b"pg_xlog"].contains(&entry.path);
@@ -107,7 +107,7 @@ pub(crate) fn create_directories(source: &BackupSource, trees: &Trees<'_>) -> Re
 /// Copies all files that are not here yet.
 pub(crate) fn copy(
     host: &dyn Host,
-    source: &BackupSource,
+    source: &BackupFiles,
     parameters: &ServerParameters,
     trees: &Trees<'_>,
     reused: &Reused,
@@ -155,7 +155,10 @@ pub(crate) fn copy(
         result
     });
     let moved = result?;
-    let damages = receiver.damages.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let damages = receiver
+        .damages
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     damages.report(options.accept_damage, context)?;
     Ok(CopySummary {
         files: totals.files_total,
@@ -166,7 +169,7 @@ pub(crate) fn copy(
         elapsed: started.elapsed(),
         verified: parameters.verified_by(),
         jobs: moved.jobs,
-        compression: moved.compression.to_string(),
+        compression: moved.codec.map_or("", Codec::name).to_owned(),
         retries: moved.retries,
     })
 }
@@ -198,11 +201,10 @@ fn watch(
     let mut held_at = Instant::now();
     loop {
         let finished = done.load(Ordering::Relaxed);
-        let moved = progress.snapshot();
         context.observer.progress(&Progress {
-            files_done: moved.files + reused.files,
-            bytes_done: moved.bytes + reused.bytes,
-            wire_bytes: moved.wire_bytes,
+            files_done: progress.files() + reused.files,
+            bytes_done: progress.bytes() + reused.bytes,
+            wire_bytes: progress.wire_bytes(),
             elapsed: started.elapsed(),
             ..totals
         });
@@ -227,7 +229,7 @@ fn watch(
 
 /// Takes files and judges them.
 struct Receiver<'a> {
-    source: &'a BackupSource,
+    source: &'a BackupFiles,
     trees: &'a Trees<'a>,
     parameters: &'a ServerParameters,
     page_rules: Option<PageRules>,
@@ -264,14 +266,18 @@ impl Sink for Receiver<'_> {
         };
         let file = self.trees.get(source).create_file(as_path(entry.path), spec)?;
         let path = self.source.manifest_path(source, entry.path);
-        let recorded = self.parameters.manifest.as_ref().and_then(|manifest| manifest.get(&path));
+        let recorded = self
+            .parameters
+            .manifest
+            .as_ref()
+            .and_then(|manifest| manifest.get(&path));
         Ok(Box::new(ReceivedFile {
             receiver: self,
             place: (source, index),
             file,
             path: as_path(&path).to_owned(),
             recorded: recorded.map(|entry| entry.check()),
-            pages: self.page_rules.and_then(|rules| PageCheck::for_file(&path, &rules)),
+            pages: self.page_check(&path),
         }))
     }
 
@@ -288,6 +294,16 @@ impl Sink for Receiver<'_> {
 }
 
 impl Receiver<'_> {
+    /// Free space and visibility maps are left alone: PostgreSQL puts bad pages of them right by itself,
+    /// and changes of the former are not in the WAL, so that a torn page is nothing special.
+    fn page_check(&self, path: &[u8]) -> Option<PageCheck> {
+        let fork = RelationFile::parse(path)?.fork;
+        let rules = self
+            .page_rules
+            .filter(|_| matches!(fork, Fork::Main | Fork::Init))?;
+        PageCheck::for_file(path, &rules)
+    }
+
     /// A damaged file keeps the time of its arrival, so that no later run takes it for a good one.
     fn is_damaged(&self, source: usize, index: usize) -> bool {
         let damages = self.damages.lock().unwrap_or_else(PoisonError::into_inner);
@@ -321,12 +337,20 @@ impl FileSink for ReceivedFile<'_> {
                 .map(|page| format!("block {}: {}", page.block, page.fault))
                 .collect();
             let more = report.bad_pages - told.len() as u64;
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
             faults.push(format!("damaged pages: {}{more}", told.join(", ")));
         }
         if !faults.is_empty() {
             let line = format!("\"{}\": {}", self.path.display(), faults.join("; "));
-            let mut damages = self.receiver.damages.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut damages = self
+                .receiver
+                .damages
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             damages.add(self.place, line);
         }
         Ok(self.file.finish()?)

@@ -8,10 +8,12 @@ use repmgr_datadir::{
     SpaceError, TreeError,
 };
 use repmgr_recovery::RecoveryError;
-use repmgr_transfer::{ListError, ReadError, TransferError};
+use repmgr_transfer::{ListError, PushError, TransferError};
 use repmgr_types::{BackupId, Cancelled, PgVersion, SystemId, Timeline};
 use repmgr_upstream::{ConnectError, Problem, QueryError};
 use repmgr_verify::{ControlFileError, ManifestError};
+
+use crate::ReadError;
 
 /// What a failed clone failed at, for programs that react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,9 +109,18 @@ pub enum CloneError {
     /// The backup is of a kind that cannot be read here.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+    /// The backup is made of tar files, which cannot be read yet.
+    #[error("backup {backup} is made of tar files, which cannot be cloned from yet")]
+    Archived {
+        /// The backup.
+        backup: BackupId,
+    },
     /// The files of the backup could not be listed.
     #[error(transparent)]
     List(#[from] ListError),
+    /// The backup has more files than can be handled.
+    #[error("the files of the backup cannot be listed")]
+    Listing(#[from] PushError),
     /// A file of the backup cannot be read there.
     #[error("backup {backup} has {count} that cannot be read by the user we are on its host, for example \"{path}\"", count = files(*.count))]
     NotReadable {
@@ -208,7 +219,9 @@ pub enum CloneError {
         node_version: PgVersion,
     },
     /// The backup's timeline is no part of the upstream's history.
-    #[error("backup {backup} cannot follow the upstream node: it is on timeline {backup_timeline}, the node on {node_timeline}")]
+    #[error(
+        "backup {backup} cannot follow the upstream node: it is on timeline {backup_timeline}, the node on {node_timeline}"
+    )]
     OtherTimeline {
         /// The backup.
         backup: BackupId,
@@ -276,11 +289,14 @@ impl CloneError {
         match self {
             Self::Cancelled(_) => K::Interrupted,
             Self::Erase(EraseError::Cancelled(_)) => K::Interrupted,
-            Self::Prepare { source: PrepareError::Erase(EraseError::Cancelled(_)), .. } => K::Interrupted,
+            Self::Prepare {
+                source: PrepareError::Erase(EraseError::Cancelled(_)),
+                ..
+            } => K::Interrupted,
             Self::Barman(error) if error.is_cancelled() => K::Interrupted,
             Self::List(error) if error.is_cancelled() => K::Interrupted,
             Self::Read(error) if error.is_cancelled() => K::Interrupted,
-            Self::Transfer(error) if error.is_cancelled() => K::Interrupted,
+            Self::Transfer(TransferError::Cancelled(_)) => K::Interrupted,
             Self::Inspect(_)
             | Self::NotEmpty { .. }
             | Self::Claim(_)
@@ -295,7 +311,9 @@ impl CloneError {
             | Self::Finish(_) => K::Target,
             Self::Barman(_)
             | Self::Unreadable(_)
+            | Self::Archived { .. }
             | Self::List(_)
+            | Self::Listing(_)
             | Self::NotReadable { .. }
             | Self::Incomplete { .. }
             | Self::Read(_)
@@ -319,7 +337,9 @@ impl CloneError {
     /// More about it: the causes, one after the other.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Self::OtherCluster { backup_id, node_id, .. } => Some(format!(
+            Self::OtherCluster {
+                backup_id, node_id, ..
+            } => Some(format!(
                 "the backup's system identifier is {backup_id}, the node's is {node_id}"
             )),
             Self::OtherTimeline { reason, .. } => Some(reason.clone()),
@@ -341,11 +361,14 @@ impl CloneError {
             Self::Overlap { .. } => Some("give each its own directory with tablespace_mapping".to_owned()),
             Self::Prepare { source, .. } => source.hint(),
             Self::Space { .. } => Some("free some space there, or choose another directory".to_owned()),
-            Self::SpaceUnknown(_) => None,
+            Self::SpaceUnknown(_) | Self::Listing(_) => None,
             Self::Erase(error) => error.hint(),
             Self::Resume(_) => None,
             Self::Barman(error) => error.hint(),
             Self::Unreadable(error) => Some(error.hint()),
+            Self::Archived { .. } => {
+                Some("choose another backup with --backup-id, or restore it with \"barman recover\"".to_owned())
+            }
             Self::List(error) => error.hint(),
             Self::NotReadable { .. } => Some(
                 "log in to the Barman host as Barman's own user (barman_host = 'barman@HOST'), or repair the \

@@ -192,10 +192,10 @@ pub struct CopySummary {
     pub verified: String,
     /// Parallel sessions.
     pub jobs: usize,
-    /// Compression on the wire, in words: "zstd".
+    /// How most bytes were compressed on the wire: "zstd", "none"; empty when nothing was fetched.
     pub compression: String,
     /// Connections that were lost and made anew.
-    pub retries: u64,
+    pub retries: u32,
 }
 
 /// How far a copy is.
@@ -229,7 +229,12 @@ impl Event {
                 Level::Info,
                 format!("connecting to Barman server to verify backup for {server}"),
             ),
-            Self::BackupFound { server, backup, bytes, files } => {
+            Self::BackupFound {
+                server,
+                backup,
+                bytes,
+                files,
+            } => {
                 return Some(Message {
                     level: Level::Info,
                     text: format!("valid backup for server \"{server}\" found in the Barman catalogue"),
@@ -244,25 +249,30 @@ impl Event {
                     path.display()
                 ),
             ),
-            Self::CreatingDirectory { path } => {
-                (Level::Info, format!("creating directory \"{}\"...", path.display()))
-            }
+            Self::CreatingDirectory { path } => (
+                Level::Info,
+                format!("creating directory \"{}\"...", path.display()),
+            ),
             Self::FetchingServerParameters => (
                 Level::Info,
                 "connecting to Barman server to fetch server parameters".to_owned(),
             ),
-            Self::ServerParametersFetched => {
-                (Level::Info, "server parameters were successfully fetched from Barman".to_owned())
-            }
+            Self::ServerParametersFetched => (
+                Level::Info,
+                "server parameters were successfully fetched from Barman".to_owned(),
+            ),
             Self::ConnectingToSource => (Level::Info, "connecting to upstream node".to_owned()),
-            Self::ConnectedToSource => {
-                (Level::Info, "connected to source node, checking its state".to_owned())
-            }
+            Self::ConnectedToSource => (
+                Level::Info,
+                "connected to source node, checking its state".to_owned(),
+            ),
             Self::SourceChecked { size } => {
                 return Some(Message {
                     level: Level::Info,
                     text: "successfully connected to source node".to_owned(),
-                    detail: size.as_ref().map(|size| format!("current installation size is {size}")),
+                    detail: size
+                        .as_ref()
+                        .map(|size| format!("current installation size is {size}")),
                     hint: None,
                 });
             }
@@ -270,12 +280,16 @@ impl Event {
                 Level::Info,
                 format!("\"repmgr\" extension is installed in database \"{database}\""),
             ),
-            Self::UpstreamChosen { node_id: Some(id), .. } => {
-                (Level::Notice, format!("standby will attach to upstream node {id}"))
-            }
-            Self::UpstreamChosen { node_id: None, conninfo } => {
-                (Level::Notice, format!("standby will attach to \"{conninfo}\""))
-            }
+            Self::UpstreamChosen {
+                node_id: Some(id), ..
+            } => (
+                Level::Notice,
+                format!("standby will attach to upstream node {id}"),
+            ),
+            Self::UpstreamChosen {
+                node_id: None,
+                conninfo,
+            } => (Level::Notice, format!("standby will attach to \"{conninfo}\"")),
             Self::SettingChecked { text } => (Level::Info, text.clone()),
             Self::PrerequisitesMet { plan } => {
                 return Some(Message {
@@ -307,10 +321,7 @@ impl Event {
             Self::Warning { text, detail, hint } => return message(Level::Warning, text, detail, hint),
             Self::Notice { text, detail, hint } => return message(Level::Notice, text, detail, hint),
             Self::CopyFinished { summary } => (Level::Info, summary.to_string()),
-            Self::Complete => (
-                Level::Notice,
-                "standby clone (from Barman) complete".to_owned(),
-            ),
+            Self::Complete => (Level::Notice, "standby clone (from Barman) complete".to_owned()),
             Self::NextSteps { start, .. } => {
                 return Some(Message {
                     level: Level::Notice,
@@ -332,8 +343,12 @@ impl Event {
 
     pub(crate) fn preparing(preparation: Preparation<'_>) -> Self {
         match preparation {
-            Preparation::CreatingDirectory(path) => Self::CreatingDirectory { path: path.to_owned() },
-            Preparation::CorrectingPermissions(path) => Self::CheckingPermissions { path: path.to_owned() },
+            Preparation::CreatingDirectory(path) => Self::CreatingDirectory {
+                path: path.to_owned(),
+            },
+            Preparation::CorrectingPermissions(path) => Self::CheckingPermissions {
+                path: path.to_owned(),
+            },
         }
     }
 
@@ -358,19 +373,26 @@ fn message(level: Level, text: &str, detail: &Option<String>, hint: &Option<Stri
 impl fmt::Display for CopySummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
-        write!(f, "{} files, {} in {seconds:.1} s", self.files, ByteSize(self.bytes))?;
+        write!(
+            f,
+            "{} files, {} in {seconds:.1} s",
+            self.files,
+            ByteSize(self.bytes)
+        )?;
         if seconds > 0.1 {
             let fetched = (self.bytes - self.reused_bytes.min(self.bytes)) as f64;
             write!(f, " ({}/s)", ByteSize((fetched / seconds) as u64))?;
         }
-        write!(
-            f,
-            "; {} over the network ({}, {} {})",
-            ByteSize(self.wire_bytes),
-            self.compression,
-            self.jobs,
-            if self.jobs == 1 { "session" } else { "sessions" }
-        )?;
+        if self.jobs > 0 {
+            let sessions = if self.jobs == 1 { "session" } else { "sessions" };
+            write!(
+                f,
+                "; {} over the network ({}, {} {sessions})",
+                ByteSize(self.wire_bytes),
+                self.compression,
+                self.jobs
+            )?;
+        }
         if self.reused_files > 0 {
             write!(
                 f,

@@ -18,12 +18,14 @@ mod event;
 mod node;
 mod place;
 mod plan;
+mod remote_file;
 mod request;
 
 pub use clone::{PreparedClone, Summary, plan, prepare};
 pub use error::{CloneError, ErrorKind};
 pub use event::{ByteSize, CopySummary, Event, Level, Message, Observer, Progress};
-pub use plan::Plan;
+pub use plan::{Existing, Plan};
+pub use remote_file::ReadError;
 pub use request::{
     BarmanSource, CloneRequest, Context, NodeIdentity, ReplicationOptions, Source, TransferOptions,
     UpstreamChoice,

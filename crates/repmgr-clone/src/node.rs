@@ -2,9 +2,7 @@
 
 use repmgr_barman::Backup;
 use repmgr_types::{Conninfo, SystemId};
-use repmgr_upstream::{
-    ExtensionState, NodeRecord, Requirements, Severity, Upstream, connect,
-};
+use repmgr_upstream::{ExtensionState, NodeRecord, Requirements, Severity, Upstream, connect};
 
 use crate::{CloneError, CloneRequest, Context, Event};
 
@@ -32,10 +30,11 @@ impl Nodes {
         context: &Context<'_>,
     ) -> Result<Self, CloneError> {
         context.observer.event(Event::ConnectingToSource);
-        let source = connect(&request.connection, context.environment).map_err(|source| CloneError::Connect {
-            role: "source node",
-            source,
-        })?;
+        let source =
+            connect(&request.connection, context.environment).map_err(|source| CloneError::Connect {
+                role: "source node",
+                source,
+            })?;
         context.observer.event(Event::ConnectedToSource);
         let size = source.database_size_pretty()?;
         check_same_cluster(&source, backup, "source node")?;
@@ -79,12 +78,11 @@ impl Nodes {
         context: &Context<'_>,
         ask: impl FnOnce(&Upstream) -> Result<T, CloneError>,
     ) -> Result<T, CloneError> {
-        let upstream = connect(&self.upstream_conninfo, context.environment).map_err(|source| {
-            CloneError::Connect {
+        let upstream =
+            connect(&self.upstream_conninfo, context.environment).map_err(|source| CloneError::Connect {
                 role: "upstream node",
                 source,
-            }
-        })?;
+            })?;
         ask(&upstream)
     }
 
@@ -142,7 +140,10 @@ impl Nodes {
             let twin = node.nodes_by_name(&request.node.name)?;
             if let Some(twin) = twin.iter().find(|record| record.node_id != request.node.id) {
                 return Err(metadata(
-                    format!("another node ({}) already uses the name \"{}\"", twin.node_id, request.node.name),
+                    format!(
+                        "another node ({}) already uses the name \"{}\"",
+                        twin.node_id, request.node.name
+                    ),
                     None,
                     "give each node its own node_name",
                 ));

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use repmgr_barman::Backup;
 use repmgr_datadir::{
-    Claim, InspectWarning, Kind, OldContent, OutsideDir, OutsideState, Permissions, Space, TakeOptions, Target,
-    TargetState, Tree, TreeError,
+    Claim, InspectWarning, Kind, OldContent, OutsideDir, OutsideState, Permissions, Space, TakeOptions,
+    Target, TargetState, Tree, TreeError,
 };
 use repmgr_transfer::Listing;
 
@@ -96,7 +96,10 @@ pub(crate) fn inspect(request: &CloneRequest, context: &Context<'_>) -> Result<T
     }
     let what = match target.state() {
         TargetState::Instance(instance) => {
-            format!("it holds a PostgreSQL {} instance, which is not running", instance.major)
+            format!(
+                "it holds a PostgreSQL {} instance, which is not running",
+                instance.major
+            )
         }
         TargetState::NonEmpty { .. } => String::new(),
         _ => return Ok(target),
@@ -292,7 +295,9 @@ pub(crate) fn check_space(
         entry.2 += listing.total_size() + listing.len() as u64 * 4096;
     }
     for (filesystem, (path, space, needed)) in needs {
-        let available = space.available.saturating_add(erasable(target, places, filesystem));
+        let available = space
+            .available
+            .saturating_add(erasable(target, places, filesystem));
         if needed > available {
             return Err(CloneError::Space {
                 path,
@@ -311,7 +316,10 @@ fn erasable(target: &Target, places: &Places, filesystem: u64) -> u64 {
         .filter(|(_, dir)| *dir.state() == OutsideState::Ours)
         .map(|(_, dir)| dir.path())
         .collect();
-    if !matches!(target.state(), TargetState::Absent { .. } | TargetState::Empty { .. }) {
+    if !matches!(
+        target.state(),
+        TargetState::Absent { .. } | TargetState::Empty { .. }
+    ) {
         dirs.push(target.path());
     }
     dirs.into_iter()

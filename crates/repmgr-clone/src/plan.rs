@@ -30,8 +30,8 @@ pub struct Plan {
     pub bytes: u64,
     /// The data directory, symbolic links resolved.
     pub data_directory: PathBuf,
-    /// What is in it now and what happens to it, in words.
-    pub existing: &'static str,
+    /// What is in it now.
+    pub existing: Existing,
     /// Tablespaces: name, oid, directory here.
     pub tablespaces: Vec<(String, u32, PathBuf)>,
     /// A WAL directory outside the data directory.
@@ -40,6 +40,43 @@ pub struct Plan {
     pub upstream_node_id: Option<i32>,
     /// What will be configured.
     pub settings: Vec<(&'static str, String)>,
+}
+
+/// What is in the data directory before the clone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It is not there.
+    Absent,
+    /// Nothing.
+    Empty,
+    /// An interrupted clone of the same backup, which will be continued.
+    Interrupted,
+    /// An interrupted clone of something else, which will be erased.
+    OtherClone,
+    /// A stopped PostgreSQL instance, which will be erased.
+    Instance,
+    /// Other files, which will be erased.
+    Files,
+}
+
+impl Existing {
+    /// Whether something will be erased.
+    pub fn is_erased(self) -> bool {
+        matches!(self, Self::OtherClone | Self::Instance | Self::Files)
+    }
+}
+
+impl fmt::Display for Existing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "will be created",
+            Self::Empty => "is empty",
+            Self::Interrupted => "holds an interrupted clone of the same backup, which will be continued",
+            Self::OtherClone => "holds another interrupted clone, which will be erased",
+            Self::Instance => "holds a stopped PostgreSQL instance, WHICH WILL BE ERASED",
+            Self::Files => "holds other files, WHICH WILL BE ERASED",
+        })
+    }
 }
 
 /// All that planning found out, for the clone itself.
@@ -71,16 +108,26 @@ pub(crate) fn gather(
     context.cancel.check()?;
     let mut source = BackupSource::open(barman, context)?;
     let claim = match take {
-        true => Some(place::take(&target, request, source.permissions(), context)?),
+        true => Some(place::take(
+            &target,
+            request,
+            source.files.permissions(),
+            context,
+        )?),
         false => None,
     };
-    let places = place::inspect_outside(request, &target, &source.backup, context)?;
-    place::check_space(&target, &places, &source.listings[0], &source.listings[1..])?;
+    let places = place::inspect_outside(request, &target, &source.files.backup, context)?;
+    place::check_space(
+        &target,
+        &places,
+        &source.files.listings[0],
+        &source.files.listings[1..],
+    )?;
     context.cancel.check()?;
 
     context.observer.event(Event::FetchingServerParameters);
     let hold = match take {
-        true => hold(barman, &source.backup, context),
+        true => hold(barman, &source.files.backup, context),
         false => None,
     };
     let parameters = source.parameters()?;
@@ -88,16 +135,28 @@ pub(crate) fn gather(
         context.observer.event(Event::ServerParametersFetched);
     }
 
-    let nodes = Nodes::gather(request, &source.backup, context)?;
+    let nodes = Nodes::gather(request, &source.files.backup, context)?;
     // Where Barman did not record it, the backup's own control file did.
-    if source.backup.system_id.is_none() {
-        check_system_id(nodes.source(), &source.backup, parameters.control.system_id, "source node")?;
+    if source.files.backup.system_id.is_none() {
+        check_system_id(
+            nodes.source(),
+            &source.files.backup,
+            parameters.control.system_id,
+            "source node",
+        )?;
     }
     check_timeline(&mut source, &nodes, context)?;
     check_wal(request, &mut source, &nodes, context)?;
-    let settings = replication_settings(request, &source.backup, &nodes, context);
-    let identity = Identity::new(&source.backup, barman.host.name(), &barman.address.server, &places);
-    let plan = Plan::new(request, barman, &source, &target, &places, &nodes, &settings, &identity);
+    let settings = replication_settings(request, &source.files.backup, &nodes, context);
+    let identity = Identity::new(
+        &source.files.backup,
+        barman.host.name(),
+        &barman.address.server,
+        &places,
+    );
+    let plan = Plan::new(
+        request, barman, &source, &target, &places, &nodes, &settings, &identity,
+    );
     Ok(Gathered {
         target,
         claim,
@@ -114,7 +173,7 @@ pub(crate) fn gather(
 
 /// Without a hold the clone goes on: that the backup is still whole is looked at in the end anyway.
 fn hold(barman: &BarmanSource, backup: &Backup, context: &Context<'_>) -> Option<Hold> {
-    match Hold::take(&*barman.host, backup) {
+    match Hold::take(&*barman.host, &barman.address, backup) {
         Ok(hold) => Some(hold),
         Err(error) => {
             context.observer.event(Event::Warning {
@@ -129,13 +188,9 @@ fn hold(barman: &BarmanSource, backup: &Backup, context: &Context<'_>) -> Option
 
 /// A standby can leave the backup's timeline only where its upstream's history does, and not before
 /// the backup is consistent.
-fn check_timeline(
-    source: &mut BackupSource,
-    nodes: &Nodes,
-    context: &Context<'_>,
-) -> Result<(), CloneError> {
+fn check_timeline(source: &mut BackupSource, nodes: &Nodes, context: &Context<'_>) -> Result<(), CloneError> {
     let node_timeline = nodes.source().timeline()?;
-    let (backup_timeline, end) = (source.backup.timeline, source.backup.end_lsn);
+    let (backup_timeline, end) = (source.files.backup.timeline, source.files.backup.end_lsn);
     let wrong = |reason: String, backup: &Backup| CloneError::OtherTimeline {
         backup: backup.id.clone(),
         backup_timeline,
@@ -147,9 +202,9 @@ fn check_timeline(
     }
     if backup_timeline > node_timeline {
         let reason = format!("the backup was taken from a server that has left timeline {node_timeline}");
-        return Err(wrong(reason, &source.backup));
+        return Err(wrong(reason, &source.files.backup));
     }
-    let Some(history) = source.barman.history(node_timeline)? else {
+    let Some(history) = source.barman.timeline_history(node_timeline)? else {
         context.observer.event(Event::Warning {
             text: format!(
                 "whether timeline {backup_timeline} of the backup leads to timeline {node_timeline} of the \
@@ -166,14 +221,12 @@ fn check_timeline(
     match switch_point(&history, backup_timeline) {
         Some(left_at) if end <= left_at => Ok(()),
         Some(left_at) => Err(wrong(
-            format!(
-                "the node left timeline {backup_timeline} at {left_at}, before the backup was finished"
-            ),
-            &source.backup,
+            format!("the node left timeline {backup_timeline} at {left_at}, before the backup was finished"),
+            &source.files.backup,
         )),
         None => Err(wrong(
             format!("timeline {node_timeline} does not descend from timeline {backup_timeline}"),
-            &source.backup,
+            &source.files.backup,
         )),
     }
 }
@@ -183,7 +236,9 @@ fn switch_point(history: &[u8], timeline: Timeline) -> Option<Lsn> {
     String::from_utf8_lossy(history).lines().find_map(|line| {
         let mut words = line.split_whitespace();
         let id: u32 = words.next()?.parse().ok()?;
-        (id == timeline.id()).then(|| words.next()?.parse().ok()).flatten()
+        (id == timeline.id())
+            .then(|| words.next()?.parse().ok())
+            .flatten()
     })
 }
 
@@ -194,13 +249,13 @@ fn check_wal(
     nodes: &Nodes,
     context: &Context<'_>,
 ) -> Result<(), CloneError> {
-    let begin = source.backup.begin_wal;
+    let begin = source.files.backup.begin_wal;
     let on_node = nodes.source().has_wal_segment(begin)?;
     if on_node == Some(true) {
         return Ok(());
     }
     let no_wal = |reason: String, hint: &str| CloneError::NoWal {
-        backup: source.backup.id.clone(),
+        backup: source.files.backup.id.clone(),
         reason,
         hint: hint.to_owned(),
     };
@@ -274,31 +329,40 @@ impl Plan {
         identity: &Identity,
     ) -> Self {
         let shown: [(&'static str, Option<String>); 5] = [
-            ("primary_conninfo", Some(without_secrets(&settings.primary_conninfo))),
+            (
+                "primary_conninfo",
+                Some(without_secrets(&settings.primary_conninfo)),
+            ),
             ("primary_slot_name", settings.primary_slot_name.clone()),
-            ("recovery_min_apply_delay", settings.recovery_min_apply_delay.clone()),
+            (
+                "recovery_min_apply_delay",
+                settings.recovery_min_apply_delay.clone(),
+            ),
             ("restore_command", settings.restore_command.clone()),
-            ("archive_cleanup_command", settings.archive_cleanup_command.clone()),
+            (
+                "archive_cleanup_command",
+                settings.archive_cleanup_command.clone(),
+            ),
         ];
         Self {
             server: barman.address.server.clone(),
-            backup: source.backup.id.to_string(),
+            backup: source.files.backup.id.to_string(),
             backup_detail: format!(
                 "PostgreSQL {}, timeline {}, {}",
-                source.backup.version, source.backup.timeline, finished(&source.backup)
+                source.files.backup.version,
+                source.files.backup.timeline,
+                finished(&source.files.backup)
             ),
-            files: source.total_files(),
-            bytes: source.total_size(),
+            files: source.files.total_files(),
+            bytes: source.files.total_size(),
             data_directory: target.path().to_owned(),
             existing: match target.state() {
-                TargetState::Absent { .. } => "will be created",
-                TargetState::Empty { .. } => "is empty",
-                TargetState::Unfinished { .. } if can_resume(target, identity) => {
-                    "holds an interrupted clone of the same backup, which will be continued"
-                }
-                TargetState::Unfinished { .. } => "holds another interrupted clone, which will be erased",
-                TargetState::Instance(_) => "holds a stopped PostgreSQL instance, WHICH WILL BE ERASED",
-                TargetState::NonEmpty { .. } => "holds other files, WHICH WILL BE ERASED",
+                TargetState::Absent { .. } => Existing::Absent,
+                TargetState::Empty { .. } => Existing::Empty,
+                TargetState::Unfinished { .. } if can_resume(target, identity) => Existing::Interrupted,
+                TargetState::Unfinished { .. } => Existing::OtherClone,
+                TargetState::Instance(_) => Existing::Instance,
+                TargetState::NonEmpty { .. } => Existing::Files,
             },
             tablespaces: places
                 .tablespaces
@@ -306,7 +370,11 @@ impl Plan {
                 .map(|place| (place.name.clone(), place.oid, place.dir.path().to_owned()))
                 .collect(),
             wal_directory: places.wal.as_ref().map(|dir| dir.path().to_owned()),
-            upstream_node_id: nodes.upstream.as_ref().map(|record| record.node_id).or(request.upstream.node_id),
+            upstream_node_id: nodes
+                .upstream
+                .as_ref()
+                .map(|record| record.node_id)
+                .or(request.upstream.node_id),
             settings: shown
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value?)))
@@ -345,9 +413,18 @@ impl fmt::Display for Plan {
             self.files,
             ByteSize(self.bytes)
         )?;
-        write!(f, "data directory \"{}\" {}", self.data_directory.display(), self.existing)?;
+        write!(
+            f,
+            "data directory \"{}\" {}",
+            self.data_directory.display(),
+            self.existing
+        )?;
         for (name, oid, path) in &self.tablespaces {
-            write!(f, "\ntablespace \"{name}\" ({oid}) goes to \"{}\"", path.display())?;
+            write!(
+                f,
+                "\ntablespace \"{name}\" ({oid}) goes to \"{}\"",
+                path.display()
+            )?;
         }
         if let Some(path) = &self.wal_directory {
             write!(f, "\nWAL directory goes to \"{}\"", path.display())?;
