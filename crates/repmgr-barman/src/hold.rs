@@ -16,7 +16,7 @@ use crate::session::ServerAddress;
 /// How often the holder looks after its connection.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Limit for each step of taking the lock, more than the script itself waits.
-const STEP_TIMEOUT: Duration = Duration::from_secs(40);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_CONFIGURATION: usize = 1 << 20;
 
 /// Prints Barman's configuration file: the one named by "$1", or the one Barman would find.
@@ -51,7 +51,7 @@ file=$dir/.$server-$id.lock
 if ! [ -e "$file" ] && [ -O "$dir" ]; then (umask 077; : >>"$file"); fi
 if ! [ -r "$file" ]; then printf 'denied %s\n' "$file"; exit; fi
 (
-    flock -s -w 20 9
+    flock -s -w 5 9
     case $? in
         0) printf 'held %s\n' "$file"; exec cat >/dev/null ;;
         1) printf 'busy %s\n' "$file" ;;
@@ -190,7 +190,7 @@ enum Request {
 }
 
 impl Hold {
-    /// Takes the lock over a new connection to `host`. Waits up to 20 s if Barman has it.
+    /// Takes the lock over a new connection to `host`. Waits up to 5 s if Barman has it.
     pub fn take(host: &dyn Host, address: &ServerAddress, backup: &Backup) -> Result<Self, HoldError> {
         let mut connection = host.connect()?;
         let directories = lock_directories(&mut *connection, address, backup)?;

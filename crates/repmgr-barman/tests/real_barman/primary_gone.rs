@@ -1,0 +1,65 @@
+//! Clones are made because primaries die.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use repmgr_barman::{BarmanError, Hold};
+use repmgr_lab::StopMode;
+
+use crate::bench::{Bench, Edited};
+
+/// All that a clone asks of Barman.
+fn everything_works(bench: &Bench) {
+    let mut barman = bench.barman();
+    barman.set_call_timeout(Duration::from_secs(20));
+    let backup = barman.find_backup(bench.lab.backup_id().unwrap()).unwrap();
+    backup.form().unwrap();
+    let hold = Hold::take(&bench.host(), barman.address(), &backup).unwrap();
+    barman.recheck(&backup).unwrap();
+    assert!(barman.has_wal(backup.begin_wal).unwrap());
+    hold.release().unwrap();
+}
+
+pub(crate) fn a_stopped_primary_does_not_matter(bench: &Bench) {
+    bench.lab.primary().stop(StopMode::Fast).unwrap();
+    everything_works(bench);
+}
+
+pub(crate) fn a_primary_that_never_answers_does_not_matter(bench: &Bench) {
+    bench.lab.primary().stop(StopMode::Fast).unwrap();
+    let _silent = TcpListener::bind((Ipv4Addr::LOCALHOST, bench.lab.primary().port())).unwrap();
+    everything_works(bench);
+}
+
+/// There Barman asks the primary in every command, and waits for it as long as TCP does.
+pub(crate) fn a_call_that_waits_for_the_primary_times_out(bench: &Bench) {
+    bench.lab.primary().stop(StopMode::Fast).unwrap();
+    let _silent = TcpListener::bind((Ipv4Addr::LOCALHOST, bench.lab.primary().port())).unwrap();
+    let section = bench.lab.scratch().join("barman/conf.d/main.conf");
+    let before = std::fs::read_to_string(&section).unwrap();
+    let streaming = if before.contains("streaming_conninfo") {
+        String::new()
+    } else {
+        format!(
+            "streaming_conninfo = host=127.0.0.1 port={} user=postgres\n",
+            bench.lab.primary().port()
+        )
+    };
+    let method = if before.contains("method = rsync") {
+        "method = rsync"
+    } else {
+        "method = postgres"
+    };
+    let to = format!("method = postgres\nbackup_compression = gzip\n{streaming}");
+    let _edited = Edited::replace(&section, method, &to);
+    let mut barman = bench.barman();
+    barman.set_call_timeout(Duration::from_secs(3));
+    let began = Instant::now();
+    let error = barman.find_backup("latest").unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(
+        matches!(error, BarmanError::TimedOut { .. }) && error.is_transient(),
+        "{error:?}"
+    );
+    assert!(error.hint().unwrap().contains("connect_timeout"));
+}
