@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use repmgr_datadir::{Building, FinishError, Tree, create_skeleton};
-use repmgr_remote::Host;
 
 use crate::configure::{configure, link_tablespace};
-use crate::copy::{Reused, Trees, copy, create_directories};
+use crate::copy::{Copy, Reused, Trees, create_directories};
 use crate::plan::{Gathered, can_resume, gather};
 use crate::request::{BarmanSource, Source};
 use crate::{CloneError, CloneRequest, Context, CopySummary, Event, Plan};
@@ -119,18 +118,15 @@ fn run(
         });
     }
     let hold = gathered.hold.take();
-    let host: &dyn Host = &*barman.host;
-    let (source, parameters) = (&gathered.source.files, &gathered.parameters);
-    let summary = copy(
-        host,
-        source,
-        parameters,
-        &trees,
-        &reused,
-        hold,
-        &barman.transfer,
-        context,
-    )?;
+    let copy = Copy {
+        host: &*barman.host,
+        files: &gathered.source.files,
+        parameters: &gathered.parameters,
+        trees: &trees,
+        reused: &reused,
+        options: &barman.transfer,
+    };
+    let summary = copy.run(hold, context)?;
     context.observer.event(Event::CopyFinished {
         summary: summary.clone(),
     });

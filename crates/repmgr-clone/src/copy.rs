@@ -15,7 +15,7 @@ use repmgr_transfer::{
 };
 use repmgr_verify::{FileCheck, Fork, PageCheck, PageRules, RelationFile};
 
-use crate::backup::{BackupFiles, ServerParameters, as_path, files_in};
+use crate::backup::{BackupFiles, ServerParameters, as_path};
 use crate::event::Event;
 use crate::request::TransferOptions;
 use crate::{CloneError, Context, CopySummary, Progress};
@@ -104,74 +104,76 @@ pub(crate) fn create_directories(source: &BackupFiles, trees: &Trees<'_>) -> Res
     Ok(())
 }
 
-/// Copies all files that are not here yet.
-pub(crate) fn copy(
-    host: &dyn Host,
-    source: &BackupFiles,
-    parameters: &ServerParameters,
-    trees: &Trees<'_>,
-    reused: &Reused,
-    hold: Option<Hold>,
-    options: &TransferOptions,
-    context: &Context<'_>,
-) -> Result<CopySummary, CloneError> {
-    let receiver = Receiver {
-        source,
-        trees,
-        parameters,
-        page_rules: parameters.page_rules(&source.backup),
-        accept_damage: options.accept_damage,
-        damages: Mutex::default(),
-    };
-    let mut wire = Options {
-        compression: options.compression,
-        cancel: context.cancel.clone(),
-        ..Options::default()
-    };
-    if let Some(jobs) = options.jobs {
-        wire.jobs = jobs;
+/// What is to be copied, from where, to where.
+pub(crate) struct Copy<'a> {
+    pub(crate) host: &'a dyn Host,
+    pub(crate) files: &'a BackupFiles,
+    pub(crate) parameters: &'a ServerParameters,
+    pub(crate) trees: &'a Trees<'a>,
+    pub(crate) reused: &'a Reused,
+    pub(crate) options: &'a TransferOptions,
+}
+
+impl Copy<'_> {
+    /// Copies all files that are not here yet.
+    pub(crate) fn run(&self, hold: Option<Hold>, context: &Context<'_>) -> Result<CopySummary, CloneError> {
+        let receiver = Receiver {
+            source: self.files,
+            trees: self.trees,
+            parameters: self.parameters,
+            page_rules: self.parameters.page_rules(&self.files.backup),
+            accept_damage: self.options.accept_damage,
+            damages: Mutex::default(),
+        };
+        let progress = TransferProgress::default();
+        let totals = Progress {
+            files_done: 0,
+            files_total: self.files.total_files(),
+            bytes_done: 0,
+            bytes_total: self.files.total_size(),
+            bytes_reused: self.reused.bytes,
+            wire_bytes: 0,
+            elapsed: Duration::ZERO,
+        };
+        let started = Instant::now();
+        let done = AtomicBool::new(false);
+        let result = thread::scope(|scope| {
+            let watch = || watch(&progress, totals, self.reused, hold, started, &done, context);
+            let ticker = scope.spawn(watch);
+            let wanted = |source: usize, index: usize| !self.reused.has(source, index);
+            let options = self.wire_options(context);
+            let result = transfer(self.host, &self.files.listings, &wanted, &options, &receiver, &progress);
+            done.store(true, Ordering::Relaxed);
+            ticker.thread().unpark();
+            result
+        });
+        let moved = result?;
+        let damages = receiver.damages.into_inner().unwrap_or_else(PoisonError::into_inner);
+        damages.report(self.options.accept_damage, context)?;
+        Ok(CopySummary {
+            files: totals.files_total,
+            bytes: totals.bytes_total,
+            reused_files: self.reused.files,
+            reused_bytes: self.reused.bytes,
+            wire_bytes: moved.wire_bytes,
+            elapsed: started.elapsed(),
+            verified: self.parameters.verified_by(),
+            jobs: moved.jobs,
+            compression: moved.codec.map_or("", Codec::name).to_owned(),
+            retries: moved.retries,
+        })
     }
-    if let Some(retries) = options.retries {
-        wire.retries = retries;
+
+    fn wire_options(&self, context: &Context<'_>) -> Options {
+        let defaults = Options::default();
+        Options {
+            jobs: self.options.jobs.unwrap_or(defaults.jobs),
+            compression: self.options.compression,
+            retries: self.options.retries.unwrap_or(defaults.retries),
+            cancel: context.cancel.clone(),
+            ..defaults
+        }
     }
-    let progress = TransferProgress::default();
-    let totals = Progress {
-        files_done: 0,
-        files_total: source.listings.iter().map(files_in).sum(),
-        bytes_done: 0,
-        bytes_total: source.total_size(),
-        bytes_reused: reused.bytes,
-        wire_bytes: 0,
-        elapsed: Duration::ZERO,
-    };
-    let started = Instant::now();
-    let done = AtomicBool::new(false);
-    let result = thread::scope(|scope| {
-        let ticker = scope.spawn(|| watch(&progress, totals, reused, hold, started, &done, context));
-        let wanted = |source: usize, index: usize| !reused.has(source, index);
-        let result = transfer(host, &source.listings, &wanted, &wire, &receiver, &progress);
-        done.store(true, Ordering::Relaxed);
-        ticker.thread().unpark();
-        result
-    });
-    let moved = result?;
-    let damages = receiver
-        .damages
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    damages.report(options.accept_damage, context)?;
-    Ok(CopySummary {
-        files: totals.files_total,
-        bytes: totals.bytes_total,
-        reused_files: reused.files,
-        reused_bytes: reused.bytes,
-        wire_bytes: moved.wire_bytes,
-        elapsed: started.elapsed(),
-        verified: parameters.verified_by(),
-        jobs: moved.jobs,
-        compression: moved.codec.map_or("", Codec::name).to_owned(),
-        retries: moved.retries,
-    })
 }
 
 impl ServerParameters {
