@@ -1,0 +1,580 @@
+//! A Barman server's archive, over one connection that is kept.
+
+mod get_wal;
+mod location;
+mod stream;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use repmgr_remote::{Connection, Host, Process, RemoteError, ShellCommand, StartOptions};
+use repmgr_types::{SystemId, WalSegmentName};
+
+use self::location::{Configuration, Location, identity};
+use self::stream::{Chunks, Record, Records, pumped};
+use crate::check::{check_branch, needs_history};
+use crate::history::TimelineHistory;
+use crate::receive::{ReceiveError, Received, receive};
+use crate::{ContentError, FetchError, ServerAddress, WalFileName};
+
+/// Nothing received for so long: a disk that spins up, a Python that starts on a busy host.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Configuration files are small.
+const MAX_CONFIG: u64 = 4 << 20;
+
+/// How WAL that is stored plain travels. What is stored compressed travels as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// Compressed with zstd or lz4 if the Barman host has one of them.
+    #[default]
+    Fast,
+    /// Compressed with gzip.
+    Gzip,
+    /// Compressed with bzip2.
+    Bzip2,
+    /// As it is stored.
+    Stored,
+}
+
+impl Transport {
+    /// Programs to try on the Barman host, each of which understands `-1 -c -q`.
+    fn programs(self) -> &'static str {
+        match self {
+            Self::Fast => "zstd lz4",
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+            Self::Stored => "",
+        }
+    }
+}
+
+/// What to fetch, and from which server.
+#[derive(Debug, Clone)]
+pub struct ArchiveOptions {
+    /// Barman and its server.
+    pub address: ServerAddress,
+    /// The cluster the files must belong to; unknown for a directory without `global/pg_control`.
+    pub system_id: Option<SystemId>,
+    /// Take an unfinished `.partial` segment where there is no whole one.
+    pub partial: bool,
+    /// How plain files travel.
+    pub transport: Transport,
+    /// Where timeline history files of this node lie: `pg_wal`.
+    pub local_wal: Option<PathBuf>,
+}
+
+/// How files are had.
+enum Way {
+    /// By reading the archive's directories.
+    Files(Location),
+    /// By `barman get-wal`, one Python start for each.
+    GetWal,
+}
+
+/// The archive of one Barman server. Connects when it has to and keeps the connection.
+pub struct Archive {
+    host: Arc<dyn Host>,
+    options: ArchiveOptions,
+    connection: Option<Box<dyn Connection>>,
+    way: Option<Way>,
+    /// That the directories are really those of our cluster: an absent file there is absent.
+    proven: bool,
+}
+
+/// What reading the directories gave.
+enum Outcome {
+    Found(Received),
+    Missing,
+    /// Not readable for us, or not by us.
+    AskBarman(&'static str),
+}
+
+/// Where a run of segments ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunEnd {
+    /// All were there.
+    Complete,
+    /// This one is not there.
+    Missing(WalSegmentName),
+    /// This one is there and was refused.
+    Refused(WalSegmentName),
+}
+
+impl Archive {
+    /// An archive on `host`. Touches nothing yet.
+    ///
+    /// # Errors
+    /// If a word in the options cannot be passed to Barman.
+    pub fn new(host: Arc<dyn Host>, options: ArchiveOptions) -> Result<Self, FetchError> {
+        let address = &options.address;
+        for (what, word) in [
+            ("Barman server", Some(&address.server)),
+            ("configuration file", address.config.as_ref()),
+        ] {
+            if let Some(word) = word
+                && (word.trim().is_empty() || word.starts_with('-') || word.chars().any(char::is_control))
+            {
+                return Err(FetchError::BadWord {
+                    what,
+                    word: word.clone(),
+                });
+            }
+        }
+        Ok(Self {
+            host,
+            options,
+            connection: None,
+            way: None,
+            proven: false,
+        })
+    }
+
+    /// Fetches one file into a temporary file in `dir`, whole and checked.
+    pub(crate) fn fetch(&mut self, name: WalFileName, dir: &Path) -> Result<Received, FetchError> {
+        self.with_session(|archive| archive.fetch_once(name, dir))
+    }
+
+    /// Fetches `names` in one go, as many as there are up to the first that is not, and hands each
+    /// to `keep`.
+    pub(crate) fn fetch_run(
+        &mut self,
+        names: &[WalSegmentName],
+        dir: &Path,
+        keep: &mut dyn FnMut(WalSegmentName, Received) -> Result<(), FetchError>,
+    ) -> Result<RunEnd, FetchError> {
+        self.with_session(|archive| archive.run_once(names, dir, keep))
+    }
+
+    /// Whether the connection is there already.
+    fn with_session<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
+        let kept = self.connection.is_some();
+        match attempt(self) {
+            // A connection that was kept may have ended meanwhile; a fresh one is given no second try.
+            Err(error) if kept && error.is_transient() => {
+                log::debug!("{error}; connecting again");
+                self.connection = None;
+                attempt(self)
+            }
+            Err(error) => {
+                if error.is_transient() {
+                    self.connection = None;
+                }
+                Err(error)
+            }
+            done => done,
+        }
+    }
+
+    fn fetch_once(&mut self, name: WalFileName, dir: &Path) -> Result<Received, FetchError> {
+        let received = match self.read_files(name, dir)? {
+            Outcome::Found(received) => received,
+            Outcome::Missing if self.proven => return Err(self.not_in_archive(name)),
+            Outcome::Missing => {
+                // Nothing yet says that we look at the right place.
+                let received = self.get_wal(name, dir)?;
+                log::debug!("Barman finds {name} where its configuration files do not say so");
+                self.way = Some(Way::GetWal);
+                received
+            }
+            Outcome::AskBarman(why) => {
+                log::debug!("{name} through \"barman get-wal\": {why}");
+                self.get_wal(name, dir)?
+            }
+        };
+        if let (WalFileName::Segment(segment) | WalFileName::Partial(segment), Some(header)) =
+            (name, received.header)
+            && needs_history(segment, header)
+        {
+            self.confirm_branch(segment, &received, dir)?;
+        }
+        Ok(received)
+    }
+
+    fn read_files(&mut self, name: WalFileName, dir: &Path) -> Result<Outcome, FetchError> {
+        let mut outcome = Outcome::Missing;
+        let system_id = self.options.system_id;
+        let place_name = std::cell::RefCell::new(String::new());
+        let result = self.send(&[name], |_, place, body| {
+            *place_name.borrow_mut() = place.to_owned();
+            match receive(name, body, system_id, dir) {
+                Ok(received) => {
+                    outcome = Outcome::Found(received);
+                    Ok(())
+                }
+                Err(ReceiveError::Unknown) => {
+                    outcome = Outcome::AskBarman("only Barman can read it");
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            }
+        });
+        match result {
+            Ok(SendEnd::Denied) => {
+                // Also for the files to come: a Python start each time, but the right answer.
+                self.way = Some(Way::GetWal);
+                return Ok(Outcome::AskBarman(
+                    "the archive's directories cannot be read by this user",
+                ));
+            }
+            Ok(SendEnd::NoLocation) => {
+                return Ok(Outcome::AskBarman("the archive's directories are not known"));
+            }
+            Ok(SendEnd::Missing | SendEnd::Complete) => {}
+            Err(error) => return Err(self.fetch_error(name, &place_name.borrow(), error)),
+        }
+        if let Outcome::Found(received) = &outcome
+            && received.header.is_some()
+            && system_id.is_some()
+        {
+            self.proven = true;
+        }
+        Ok(outcome)
+    }
+
+    fn run_once(
+        &mut self,
+        names: &[WalSegmentName],
+        dir: &Path,
+        keep: &mut dyn FnMut(WalSegmentName, Received) -> Result<(), FetchError>,
+    ) -> Result<RunEnd, FetchError> {
+        let files: Vec<WalFileName> = names.iter().map(|n| WalFileName::Segment(*n)).collect();
+        let system_id = self.options.system_id;
+        let mut kept = 0;
+        let mut branched = None;
+        let mut failed = None;
+        let mut refused = None;
+        let result = self.send(&files, |file, place, body| {
+            if refused.is_some() || failed.is_some() || branched.is_some() {
+                return Ok(());
+            }
+            let Some(name) = file.segment() else { return Ok(()) };
+            match receive(file, body, system_id, dir) {
+                Ok(received) if received.header.is_some_and(|h| needs_history(name, h)) => {
+                    branched = Some((name, received));
+                }
+                Ok(received) => match keep(name, received) {
+                    Ok(()) => kept += 1,
+                    Err(error) => failed = Some(error),
+                },
+                Err(ReceiveError::Unknown) => refused = Some((name, None)),
+                Err(ReceiveError::Content(error)) => {
+                    log::debug!("{name} from {place}: {error}");
+                    refused = Some((name, Some(error)));
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        });
+        let end = match result {
+            Ok(end) => end,
+            Err(error) => {
+                let name = files.get(kept).copied().unwrap_or(files[0]);
+                return Err(self.fetch_error(name, "", error));
+            }
+        };
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if let Some((name, received)) = branched {
+            // The rest of the run is fetched with the next one.
+            self.confirm_branch(name, &received, dir)?;
+            keep(name, received)?;
+            return Ok(RunEnd::Complete);
+        }
+        match (end, refused) {
+            (SendEnd::Denied | SendEnd::NoLocation, _) => {
+                self.way = Some(Way::GetWal);
+                self.run_by_barman(&names[kept..], dir, keep)
+            }
+            (_, Some((name, None))) => {
+                log::debug!("{name} and what follows through \"barman get-wal\"");
+                self.run_by_barman(&names[kept..], dir, keep)
+            }
+            (_, Some((name, Some(_)))) => Ok(RunEnd::Refused(name)),
+            (SendEnd::Missing, None) => Ok(names.get(kept).map_or(RunEnd::Complete, |n| RunEnd::Missing(*n))),
+            (SendEnd::Complete, None) => Ok(RunEnd::Complete),
+        }
+    }
+
+    fn run_by_barman(
+        &mut self,
+        names: &[WalSegmentName],
+        dir: &Path,
+        keep: &mut dyn FnMut(WalSegmentName, Received) -> Result<(), FetchError>,
+    ) -> Result<RunEnd, FetchError> {
+        for name in names {
+            match self.fetch_once(WalFileName::Segment(*name), dir) {
+                Ok(received) => keep(*name, received)?,
+                Err(FetchError::NotInArchive { .. }) => return Ok(RunEnd::Missing(*name)),
+                Err(FetchError::Refused { .. }) => return Ok(RunEnd::Refused(*name)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(RunEnd::Complete)
+    }
+
+    /// Runs the sending script for `names`; `each` gets them in order.
+    fn send(
+        &mut self,
+        names: &[WalFileName],
+        mut each: impl FnMut(WalFileName, &str, &mut dyn std::io::Read) -> Result<(), ReceiveError>,
+    ) -> Result<SendEnd, SendError> {
+        self.locate()?;
+        let Some(Way::Files(location)) = &self.way else {
+            return Ok(SendEnd::NoLocation);
+        };
+        let transport = if location.compressed {
+            Transport::Stored
+        } else {
+            self.options.transport
+        };
+        let partial = "streaming.partial streaming wals.partial incoming.partial";
+        let mut command = ShellCommand::script(include_str!("send.sh")).args([
+            transport.programs(),
+            if self.options.partial { partial } else { "" },
+            &location.wals,
+            &location.incoming,
+            &location.streaming,
+        ]);
+        for name in names {
+            command = command.args([name.archive_path(), name.to_string()]);
+        }
+        let options = StartOptions {
+            idle_timeout: IDLE_TIMEOUT,
+            bulk: true,
+            ..Default::default()
+        };
+        let process = self
+            .connection()?
+            .start(&command, options)
+            .map_err(FetchError::from)?;
+        read_records(process, |records| {
+            for name in names {
+                match records.next()? {
+                    Record::File { place, .. } => each(*name, &place, &mut records.body())?,
+                    Record::Missing => return Ok(SendEnd::Missing),
+                    Record::Denied => return Ok(SendEnd::Denied),
+                    Record::Done => return Err(garbled("it is done too early")),
+                }
+            }
+            match records.next()? {
+                Record::Done => Ok(SendEnd::Complete),
+                _ => Err(garbled("more files than asked for")),
+            }
+        })
+    }
+
+    /// Finds out where the archive's directories are, once.
+    fn locate(&mut self) -> Result<(), SendError> {
+        if self.way.is_some() {
+            return Ok(());
+        }
+        let way = match self.read_configuration(None)? {
+            Some(location) => Way::Files(location),
+            None => Way::GetWal,
+        };
+        self.way = Some(way);
+        Ok(())
+    }
+
+    /// `directory` is the server's when it is not below `barman_home`, which the first reading tells.
+    fn read_configuration(&mut self, directory: Option<&str>) -> Result<Option<Location>, SendError> {
+        let server = self.options.address.server.clone();
+        let config = self.options.address.config.clone().unwrap_or_default();
+        let command = ShellCommand::script(include_str!("locate.sh"))
+            .args([server.as_str(), &config])
+            .args(directory);
+        let options = StartOptions {
+            idle_timeout: IDLE_TIMEOUT,
+            ..Default::default()
+        };
+        let process = self
+            .connection()?
+            .start(&command, options)
+            .map_err(FetchError::from)?;
+        let mut configuration = Configuration::default();
+        let (mut system_id, mut model) = (None, false);
+        let (mut home, mut files, mut used) = (String::new(), String::new(), String::new());
+        let end = read_records(process, |records| {
+            loop {
+                let Record::File { place, .. } = (match records.next()? {
+                    Record::Denied => return Ok(SendEnd::Denied),
+                    Record::Missing => return Ok(SendEnd::Missing),
+                    Record::Done => return Ok(SendEnd::Complete),
+                    file => file,
+                }) else {
+                    continue;
+                };
+                let bytes = records.text(MAX_CONFIG)?;
+                let text = String::from_utf8_lossy(&bytes);
+                match place.as_str() {
+                    "main" | "include" | "auto" => configuration.add(&text),
+                    "identity" => system_id = identity(&bytes),
+                    "model" => model = !text.trim().is_empty(),
+                    "home" => home = text.into_owned(),
+                    "files" => files = text.into_owned(),
+                    "directory" => used = text.into_owned(),
+                    _ => return Err(garbled("an unknown kind of file")),
+                }
+            }
+        })?;
+        let same = |key, used: &str| configuration.global(key).unwrap_or_default() == used;
+        let understood = same("barman_home", &home) && same("configuration_files_directory", &files);
+        if end != SendEnd::Complete || model || !understood {
+            return Ok(None);
+        }
+        let Some(location) = configuration.location(&server) else {
+            return Ok(None);
+        };
+        if location.backup_directory != used {
+            // One more look, for the identity and the model, which lie in the server's own directory.
+            return match directory {
+                None => self.read_configuration(Some(&location.backup_directory.clone())),
+                Some(_) => Ok(None),
+            };
+        }
+        self.proven = self.options.system_id.is_some() && system_id == self.options.system_id;
+        Ok(Some(location))
+    }
+
+    /// A segment that begins on an older timeline must be the one in which its own branched off.
+    fn confirm_branch(
+        &mut self,
+        segment: WalSegmentName,
+        received: &Received,
+        dir: &Path,
+    ) -> Result<(), FetchError> {
+        let Some(header) = received.header else {
+            return Ok(());
+        };
+        let timeline = segment.timeline();
+        let name = WalFileName::History(timeline);
+        let local = self
+            .options
+            .local_wal
+            .as_ref()
+            .map(|wal| wal.join(name.to_string()));
+        let bytes = match local.and_then(|path| std::fs::read(path).ok()) {
+            Some(bytes) => bytes,
+            None => match self.fetch_once(name, dir) {
+                Ok(history) => history.file.contents()?,
+                Err(FetchError::NotInArchive { .. }) => {
+                    // PostgreSQL does not know the branch either, and asks for no other timeline.
+                    log::debug!("no {name} to compare {segment} with");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        TimelineHistory::parse(timeline, &bytes)
+            .and_then(|history| check_branch(segment, header, &history))
+            .map_err(|source| self.refused(segment.into(), "archive", source))
+    }
+
+    fn connection(&mut self) -> Result<&mut Box<dyn Connection>, FetchError> {
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
+            none => Ok(none.insert(self.host.connect()?)),
+        }
+    }
+
+    fn fetch_error(&self, name: WalFileName, place: &str, error: SendError) -> FetchError {
+        match error {
+            SendError::Fetch(error) => error,
+            SendError::Receive(ReceiveError::Content(source)) => self.refused(name, place, source),
+            SendError::Receive(ReceiveError::File(error)) => error.into(),
+            SendError::Receive(ReceiveError::Source(error)) => FetchError::Garbled {
+                host: self.host.name().to_owned(),
+                reason: error.to_string(),
+            },
+            // Handled where it is met.
+            SendError::Receive(ReceiveError::Unknown) => FetchError::Garbled {
+                host: self.host.name().to_owned(),
+                reason: "it is neither WAL nor compressed".to_owned(),
+            },
+        }
+    }
+
+    fn refused(&self, name: WalFileName, place: &str, source: ContentError) -> FetchError {
+        FetchError::Refused {
+            name,
+            host: self.host.name().to_owned(),
+            place: place.to_owned(),
+            source,
+        }
+    }
+
+    pub(crate) fn not_in_archive(&self, name: WalFileName) -> FetchError {
+        FetchError::NotInArchive {
+            name,
+            server: self.options.address.server.clone(),
+            host: self.host.name().to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SendEnd {
+    Complete,
+    Missing,
+    Denied,
+    NoLocation,
+}
+
+enum SendError {
+    Fetch(FetchError),
+    Receive(ReceiveError),
+}
+
+impl From<FetchError> for SendError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(error)
+    }
+}
+
+impl From<RemoteError> for SendError {
+    fn from(error: RemoteError) -> Self {
+        Self::Fetch(error.into())
+    }
+}
+
+impl From<ReceiveError> for SendError {
+    fn from(error: ReceiveError) -> Self {
+        Self::Receive(error)
+    }
+}
+
+fn garbled(what: &str) -> ReceiveError {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, what).into()
+}
+
+impl From<std::io::Error> for ReceiveError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Source(error)
+    }
+}
+
+fn read_records<T>(
+    process: Box<dyn Process + '_>,
+    work: impl FnOnce(&mut Records<'_>) -> Result<T, ReceiveError>,
+) -> Result<T, SendError> {
+    let (result, end) = pumped(process, |chunks: &mut Chunks| {
+        let mut records = Records::new(&mut *chunks)?;
+        let result = work(&mut records)?;
+        // To the end, or the connection is given up with the process.
+        drop(records);
+        std::io::copy(chunks, &mut std::io::sink())?;
+        Ok(result)
+    });
+    match (result, end) {
+        // What went wrong with the command explains what went wrong with its output.
+        (Err(ReceiveError::Source(_)), Err(error)) => Err(error.into()),
+        (Err(error), _) => Err(error.into()),
+        (Ok(_), Err(error)) => Err(error.into()),
+        (Ok(value), Ok(_)) => Ok(value),
+    }
+}

@@ -1,0 +1,304 @@
+//! The process that runs ahead of replay.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use repmgr_types::{CancelToken, SystemId, Timeline, WalSegmentName, WalSegmentSize};
+
+use crate::archive::{Archive, RunEnd};
+use crate::deliver::{DirectoryFlush, FileError, sweep};
+use crate::spool::{Answer, Call, CallKind, HeldSpool};
+use crate::{Cluster, FetchError, Spool, WalFileName};
+
+/// How a prefetcher behaves.
+#[derive(Debug, Clone)]
+pub struct PrefetchOptions {
+    /// The segment delivered last; it begins behind it.
+    pub delivered: WalSegmentName,
+    /// The size of the cluster's segments.
+    pub segment_size: WalSegmentSize,
+    /// The cluster.
+    pub system_id: SystemId,
+    /// Segments to hold at most.
+    pub max_segments: u32,
+    /// Bytes to hold at most; one segment in any case.
+    pub max_bytes: u64,
+    /// It ends after so long without a call.
+    pub idle: Duration,
+}
+
+/// Why a prefetcher ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrefetchEnd {
+    /// Another one serves this spool.
+    AlreadyServed,
+    /// Nobody called for the time allowed.
+    Idle,
+    /// The server, its data directory or the spool is gone.
+    Deserted,
+}
+
+/// How often the spool is looked at for a call.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often server and directories are looked at.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// How long a segment that was not in the archive is not asked for again on our own account.
+const RETRY_MISSING: Duration = Duration::from_secs(2);
+/// The same for an archive that could not be reached: doubled each time up to the second value.
+const RETRY_FAILED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// A part of the file system that is left to PostgreSQL: a tenth.
+const KEEP_FREE: u64 = 10;
+
+/// Fetches the segments behind [`PrefetchOptions::delivered`] into the spool, follows the calls of
+/// [`restore`](crate::restore), and returns when nobody needs it any more.
+///
+/// It never gives an answer that could end a recovery wrongly: "missing" only where the archive was
+/// asked after the call came; after any other failure the caller has to try himself.
+///
+/// `cancel` is that of the archive's host: it ends a transfer when nobody waits for it any more.
+///
+/// # Errors
+/// If the spool cannot be used. The archive's failures are not errors here.
+pub fn prefetch(
+    archive: Archive,
+    spool: Spool,
+    cluster: &Cluster,
+    options: PrefetchOptions,
+    cancel: &CancelToken,
+) -> Result<PrefetchEnd, FileError> {
+    let Some(held) = HeldSpool::hold(spool, options.system_id)? else {
+        return Ok(PrefetchEnd::AlreadyServed);
+    };
+    sweep(held.spool.dir());
+    let now = Instant::now();
+    let mut prefetcher = Prefetcher {
+        cancel: cancel.clone(),
+        archive,
+        position: options.delivered,
+        called: now,
+        seen: String::new(),
+        not_before: now,
+        backoff: RETRY_FAILED.0,
+        stuck_at: None,
+        held,
+        options,
+    };
+    let end = thread::scope(|scope| {
+        let (running, ended) = channel::<()>();
+        scope.spawn(move || {
+            let watch = Watch::new(cluster);
+            while ended.recv_timeout(CHECK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if watch.is_deserted() {
+                    cancel.cancel();
+                }
+            }
+        });
+        let end = prefetcher.run();
+        drop(running);
+        end
+    });
+    prefetcher.held.clear();
+    end
+}
+
+struct Prefetcher {
+    archive: Archive,
+    held: HeldSpool,
+    options: PrefetchOptions,
+    cancel: CancelToken,
+    /// What the caller had last.
+    position: WalSegmentName,
+    called: Instant,
+    /// The last call answered.
+    seen: String,
+    /// When to ask the archive again after it had nothing, or was not there.
+    not_before: Instant,
+    backoff: Duration,
+    /// A segment that was refused: nothing behind it is of use.
+    stuck_at: Option<WalSegmentName>,
+}
+
+impl Prefetcher {
+    fn run(&mut self) -> Result<PrefetchEnd, FileError> {
+        self.forget_others(self.position.timeline())?;
+        loop {
+            if let Some(call) = self.held.call(&self.seen) {
+                self.seen.clone_from(&call.token);
+                self.called = Instant::now();
+                self.serve(&call)?;
+                continue;
+            }
+            if self.called.elapsed() > self.options.idle {
+                return Ok(PrefetchEnd::Idle);
+            }
+            if self.cancel.is_cancelled() || !self.held.is_there() {
+                return Ok(PrefetchEnd::Deserted);
+            }
+            let run = self.wanted_ahead()?;
+            if run.is_empty() {
+                sleep(LOOK_EVERY);
+            } else {
+                self.run_ahead(&run)?;
+            }
+        }
+    }
+
+    fn serve(&mut self, call: &Call) -> Result<(), FileError> {
+        match (call.what, call.name) {
+            (CallKind::Took, WalFileName::Segment(name)) => self.move_to(name),
+            (CallKind::Took, _) => Ok(()),
+            (CallKind::Want, name) => {
+                if self.held.spool.path(name).exists() {
+                    return Ok(());
+                }
+                let answer = match self.archive.fetch(name, self.held.spool.dir()) {
+                    Ok(received) => {
+                        self.succeeded();
+                        received
+                            .file
+                            .publish(&self.held.spool.path(name), DirectoryFlush::No)?;
+                        if let WalFileName::Segment(name) = name {
+                            // The caller has it in a moment; what follows is not there yet.
+                            self.stuck_at = None;
+                            self.forget_others(name.timeline())?;
+                            self.position = name;
+                        }
+                        return Ok(());
+                    }
+                    Err(FetchError::NotInArchive { .. }) => Answer::Missing,
+                    Err(FetchError::File(error)) => return self.no_room(error),
+                    Err(error) => {
+                        self.failed(&error);
+                        Answer::Unknown
+                    }
+                };
+                self.held.reply(call, answer)
+            }
+        }
+    }
+
+    fn move_to(&mut self, name: WalSegmentName) -> Result<(), FileError> {
+        if name.timeline() != self.position.timeline() {
+            self.forget_others(name.timeline())?;
+        }
+        self.position = name;
+        self.not_before = self.not_before.min(Instant::now() + RETRY_MISSING);
+        let size = self.options.segment_size;
+        self.held.remove(|file| match file {
+            WalFileName::Segment(ready) => ready.number(size) <= name.number(size),
+            _ => true,
+        })
+    }
+
+    /// Removes what no run on `timeline` from here will ask for.
+    fn forget_others(&self, timeline: Timeline) -> Result<(), FileError> {
+        self.held.remove(|file| match file {
+            WalFileName::Segment(ready) => ready.timeline() != timeline,
+            _ => false,
+        })
+    }
+
+    /// The next segments there is room for; none while it is too early to ask, or too few to be
+    /// worth a round trip.
+    fn wanted_ahead(&self) -> Result<Vec<WalSegmentName>, FileError> {
+        let size = self.options.segment_size;
+        let most =
+            (self.options.max_bytes / size.bytes()).clamp(1, u64::from(self.options.max_segments.max(1)));
+        let ready = self.held.segments()?;
+        let mut next = self.position.next(size);
+        let mut held = 0;
+        while ready.contains(&next) {
+            next = next.next(size);
+            held += 1;
+        }
+        let room = most
+            .saturating_sub(held)
+            .min(most.div_ceil(2))
+            .min(self.room_on_disk(size));
+        let worth_it = room > most / 8;
+        if Instant::now() < self.not_before || Some(next) == self.stuck_at || !worth_it {
+            return Ok(Vec::new());
+        }
+        let mut run = Vec::new();
+        for _ in 0..room {
+            run.push(next);
+            next = next.next(size);
+        }
+        Ok(run)
+    }
+
+    /// Segments that fit while a tenth of the file system stays free for PostgreSQL.
+    fn room_on_disk(&self, size: WalSegmentSize) -> u64 {
+        match rustix::fs::statvfs(self.held.spool.dir()) {
+            Ok(fs) => fs.f_bavail.saturating_sub(fs.f_blocks / KEEP_FREE) * fs.f_frsize / size.bytes(),
+            Err(_) => 0,
+        }
+    }
+
+    fn run_ahead(&mut self, run: &[WalSegmentName]) -> Result<(), FileError> {
+        let spool = &self.held.spool;
+        let result = self.archive.fetch_run(run, spool.dir(), &mut |name, received| {
+            let path = spool.path(name.into());
+            Ok(received.file.publish(&path, DirectoryFlush::No)?)
+        });
+        match result {
+            Ok(RunEnd::Complete) => self.succeeded(),
+            Ok(RunEnd::Missing(_)) => {
+                self.succeeded();
+                self.not_before = Instant::now() + RETRY_MISSING;
+            }
+            Ok(RunEnd::Refused(name)) => self.stuck_at = Some(name),
+            Err(FetchError::File(error)) => return self.no_room(error),
+            Err(error) => self.failed(&error),
+        }
+        Ok(())
+    }
+
+    fn succeeded(&mut self) {
+        self.backoff = RETRY_FAILED.0;
+    }
+
+    fn failed(&mut self, error: &FetchError) {
+        log::debug!("{error}");
+        self.not_before = Instant::now() + self.backoff;
+        self.backoff = (self.backoff * 2).min(RETRY_FAILED.1);
+    }
+
+    /// A full disk is no reason to go, and none to try at once again.
+    fn no_room(&mut self, error: FileError) -> Result<(), FileError> {
+        if error.source.kind() != std::io::ErrorKind::StorageFull {
+            return Err(error);
+        }
+        self.failed(&FetchError::File(error));
+        Ok(())
+    }
+}
+
+/// Whether those we work for are still there.
+struct Watch<'c> {
+    cluster: &'c Cluster,
+    postmaster: Option<i32>,
+    wal_dir: Option<(u64, u64)>,
+}
+
+impl<'c> Watch<'c> {
+    fn new(cluster: &'c Cluster) -> Self {
+        Self {
+            cluster,
+            postmaster: cluster.postmaster(),
+            wal_dir: identity(cluster),
+        }
+    }
+
+    fn is_deserted(&self) -> bool {
+        let server_gone = self.postmaster.is_some() && self.cluster.postmaster() != self.postmaster;
+        server_gone || self.wal_dir.is_none() || identity(self.cluster) != self.wal_dir
+    }
+}
+
+fn identity(cluster: &Cluster) -> Option<(u64, u64)> {
+    fs::metadata(cluster.wal_dir()).map(|m| (m.dev(), m.ino())).ok()
+}
