@@ -1,0 +1,305 @@
+//! From the command line to an exit code.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use repmgr_config::{ConfigError, Loaded, LogLevel};
+
+use crate::args::CommandLine;
+use crate::failure::{Failure, exit, lines};
+use crate::log::{Destination, Filter, Log, Sink};
+use crate::observer::Json;
+use crate::request::Given;
+use crate::signals::Signals;
+use crate::values::{Output, Values};
+use crate::words::Action;
+use crate::{help, standby_clone, words};
+
+/// PostgreSQL's sysconfdir: Debian's, and that of the PGDG packages for Red Hat.
+const SYSCONFDIRS: &[&str] = &["/etc/postgresql-common", "/etc/sysconfig/pgsql"];
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What this run writes to.
+struct Session {
+    log: Log,
+    json: Option<Json>,
+    signal: Option<i32>,
+}
+
+/// Does what the arguments ask for; the first is the program's own name. Returns the exit code.
+pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
+    let program = arguments.first().map(Path::new).and_then(Path::file_name);
+    let program = program.map_or("repmgr".into(), |name| name.to_string_lossy().into_owned());
+    let line = match CommandLine::parse(arguments) {
+        Ok(line) => line,
+        Err(error) => {
+            let session = Session {
+                log: Log::new(
+                    Filter {
+                        level: LogLevel::Info,
+                        terse: false,
+                    },
+                    false,
+                    Sink::Stderr,
+                ),
+                json: None,
+                signal: None,
+            };
+            return session.fail(&Failure::usage(vec![error], &[]));
+        }
+    };
+    let args = &line.args;
+    if args.version {
+        return print(&format!("{program} {VERSION}\n"));
+    }
+    if args.version_number {
+        return print(&format!("{}\n", version_number()));
+    }
+    if args.help {
+        return print(&help::text());
+    }
+    let (values, errors) = Values::read(&line);
+    let mut session = Session {
+        log: Log::new(filter(&line, &values, LogLevel::Info), false, Sink::Stderr),
+        json: (values.output == Output::Json).then(|| Json::new(io::stdout())),
+        signal: None,
+    };
+    let done = session.run(&line, &values, errors);
+    match done {
+        Ok(()) => exit::SUCCESS,
+        Err(failure) => session.fail(&failure),
+    }
+}
+
+impl Session {
+    fn run(&mut self, line: &CommandLine, values: &Values, errors: Vec<String>) -> Result<(), Failure> {
+        let args = &line.args;
+        if rustix::process::geteuid().is_root() {
+            return Err(Failure::refused(
+                "repmgr cannot be run as root",
+                "run it as the user that owns the data directory and runs PostgreSQL, for example with \
+                 \"sudo -u postgres\"",
+            ));
+        }
+        if !errors.is_empty() {
+            return Err(Failure::usage(errors, &[]));
+        }
+        let action = match (args.dump_config, args.words.as_slice()) {
+            (true, []) => None,
+            (true, _) => {
+                let error = "--dump-config cannot be used in combination with a repmgr command";
+                return Err(Failure::usage(vec![error.to_owned()], &args.words));
+            }
+            (false, all) => Some(words::read(all).map_err(|error| Failure::usage(vec![error], all))?),
+        };
+        if let Some(Action::Elsewhere(command)) = action {
+            return Err(Failure::refused(
+                format!("\"repmgr {command}\" is not part of this repmgr"),
+                "use the original repmgr for it, which takes the same configuration file",
+            ));
+        }
+        let loaded = self.load(line)?;
+        let Some(Action::StandbyClone { host }) = action else {
+            let settings = loaded.map(|loaded| loaded.settings).unwrap_or_default();
+            let dump = settings.dump().map(|(name, value)| format!("{name}|{value}\n"));
+            print(&dump.collect::<String>());
+            return Ok(());
+        };
+        self.open_log(line, values, loaded.as_ref())?;
+        self.log.install();
+        if let Some(loaded) = &loaded {
+            let text = format!("using configuration file \"{}\"", loaded.path.display());
+            self.log.line(LogLevel::Notice, &text);
+            self.warn(
+                "the following problems were found in the configuration file:",
+                &lines(&loaded.warnings),
+            );
+        }
+        let given = Given {
+            line,
+            values,
+            host,
+            loaded: loaded.as_ref(),
+            password: env::var("PGPASSWORD").ok(),
+        };
+        self.warn(
+            "following problems with command line parameters detected:",
+            &given.warnings(),
+        );
+        let signals = Signals::catch().map_err(|error| Failure::Refused {
+            text: "cannot catch signals".to_owned(),
+            detail: Some(error.to_string()),
+            hint: None,
+        })?;
+        let cancel = signals.token();
+        let log = &self.log;
+        let request =
+            given.request(|settings, name| standby_clone::barman_host(settings, name, log, &cancel))?;
+        let done = standby_clone::run(&request, args.dry_run, log, self.json.as_ref(), &cancel);
+        self.signal = signals.received();
+        done
+    }
+
+    /// Finds and reads the configuration file; `None` if there is none.
+    fn load(&self, line: &CommandLine) -> Result<Option<Loaded>, Failure> {
+        let explicit = line.args.config_file.as_deref();
+        let here = env::current_dir().map_err(|error| Failure::Refused {
+            text: "the current directory cannot be used".to_owned(),
+            detail: Some(error.to_string()),
+            hint: Some("change to another directory".to_owned()),
+        })?;
+        let found = repmgr_config::find(explicit, &here, SYSCONFDIRS).map_err(not_found)?;
+        if line.args.verbose && explicit.is_none() {
+            self.tell_search(&here, found.as_deref());
+        }
+        let Some(path) = found else { return Ok(None) };
+        let loaded = repmgr_config::load(&path).map_err(Failure::Config)?;
+        loaded.node().map_err(Failure::Config)?;
+        Ok(Some(loaded))
+    }
+
+    fn tell_search(&self, here: &Path, found: Option<&Path>) {
+        let directories = [here, Path::new("/etc")]
+            .into_iter()
+            .chain(SYSCONFDIRS.iter().map(Path::new));
+        for candidate in directories.map(|directory| directory.join("repmgr.conf")) {
+            let is_found = Some(candidate.as_path()) == found;
+            let text = match is_found {
+                true => format!("configuration file found at: \"{}\"", candidate.display()),
+                false => format!("no configuration file at: \"{}\"", candidate.display()),
+            };
+            self.log.line(LogLevel::Info, &text);
+            if is_found {
+                break;
+            }
+        }
+    }
+
+    /// Puts the log where `--log-to-file` wants it, and lets the file's `log_level` count.
+    fn open_log(
+        &mut self,
+        line: &CommandLine,
+        values: &Values,
+        loaded: Option<&Loaded>,
+    ) -> Result<(), Failure> {
+        let settings = loaded.map(|loaded| &loaded.settings);
+        let filter = filter(
+            line,
+            values,
+            settings.map_or(LogLevel::Info, |settings| settings.log_level),
+        );
+        let settings = settings.filter(|_| line.args.log_to_file);
+        let Some(settings) = settings else {
+            self.log = Log::new(filter, line.args.log_to_file, Sink::Stderr);
+            return Ok(());
+        };
+        let facility = settings.log_facility.as_str();
+        let destination = match (facility.parse(), &settings.log_file) {
+            (Ok(facility), _) => Destination::Syslog(facility),
+            (Err(()), _) if facility != "STDERR" => {
+                return Err(Failure::refused(
+                    format!("invalid log facility \"{facility}\""),
+                    "set \"log_facility\" to STDERR, USER or one of LOCAL0 to LOCAL7",
+                ));
+            }
+            (Err(()), Some(path)) => Destination::File(path),
+            (Err(()), None) => Destination::Stderr,
+        };
+        let log = Log::open(filter, &destination).map_err(|error| cannot_log(&destination, &error))?;
+        match destination {
+            Destination::File(path) => {
+                let text = format!("redirecting logging output to \"{}\"", path.display());
+                self.log.line(LogLevel::Notice, &text);
+            }
+            Destination::Syslog(_) => {
+                let text = format!("sending logging output to syslog, facility {facility}");
+                self.log.line(LogLevel::Notice, &text);
+            }
+            Destination::Stderr => {}
+        }
+        self.log = log;
+        Ok(())
+    }
+
+    /// A list of warnings, which `-t` hides.
+    fn warn(&self, heading: &str, items: &[String]) {
+        if !items.is_empty() && !self.log.is_terse() {
+            self.log.list(LogLevel::Warning, heading, items);
+        }
+    }
+
+    fn fail(&self, failure: &Failure) -> u8 {
+        let code = failure.exit_code(self.signal);
+        failure.report(&self.log);
+        if let Some(json) = &self.json {
+            json.failure(failure, code);
+        }
+        code
+    }
+}
+
+/// The level that counts, with the file's or the default where no option says it.
+fn filter(line: &CommandLine, values: &Values, file: LogLevel) -> Filter {
+    let args = &line.args;
+    let at_least_info = args.dry_run || args.verbose;
+    Filter::new(values.log_level, file, args.quiet, at_least_info, args.terse)
+}
+
+/// The message users of the original know.
+fn not_found(error: ConfigError) -> Failure {
+    let (path, detail): (PathBuf, _) = match error {
+        ConfigError::Read { path, source } => (path, source.to_string()),
+        error => return Failure::Config(error),
+    };
+    Failure::Refused {
+        text: format!("provided configuration file \"{}\" not found", path.display()),
+        detail: Some(detail),
+        hint: None,
+    }
+}
+
+fn cannot_log(destination: &Destination<'_>, error: &io::Error) -> Failure {
+    let text = match destination {
+        Destination::File(path) => {
+            format!(
+                "unable to open specified log file \"{}\" for writing",
+                path.display()
+            )
+        }
+        Destination::Syslog(_) | Destination::Stderr => "unable to reach the system's log".to_owned(),
+    };
+    Failure::Refused {
+        text,
+        detail: Some(error.to_string()),
+        hint: Some("check \"log_file\" and \"log_facility\", or leave --log-to-file out".to_owned()),
+    }
+}
+
+/// Writes to the standard output; a reader that has seen enough is no mistake.
+fn print(text: &str) -> u8 {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => exit::INTERNAL,
+        _ => exit::SUCCESS,
+    }
+}
+
+/// As `--version-number` prints it: 50303 for 5.3.3.
+fn version_number() -> u32 {
+    let parts = VERSION.split(['.', '-']).take(3);
+    parts.fold(0, |number, part| number * 100 + part.parse::<u32>().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_number_has_two_digits_for_each_part() {
+        let parts: Vec<u32> = VERSION.split('.').map(|part| part.parse().unwrap()).collect();
+        assert_eq!(version_number(), parts[0] * 10_000 + parts[1] * 100 + parts[2]);
+    }
+}

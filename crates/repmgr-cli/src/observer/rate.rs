@@ -1,0 +1,148 @@
+//! How fast a copy is, and how long it will take.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use repmgr_clone::{ByteSize, Progress};
+
+/// The rate is that of this time past, so that a stall shows and a burst does not mislead.
+const WINDOW: Duration = Duration::from_secs(15);
+
+/// Watches a copy.
+#[derive(Debug, Default)]
+pub(crate) struct Rate {
+    /// Time since the start and bytes fetched, oldest first.
+    samples: VecDeque<(Duration, u64)>,
+}
+
+impl Rate {
+    /// Bytes per second, once it can be told.
+    pub(crate) fn update(&mut self, progress: &Progress) -> Option<u64> {
+        let fetched = progress.bytes_done.saturating_sub(progress.bytes_reused);
+        self.samples.push_back((progress.elapsed, fetched));
+        // One sample older than the window stays: the rate is measured from there.
+        while self
+            .samples
+            .get(1)
+            .is_some_and(|(at, _)| progress.elapsed.saturating_sub(*at) >= WINDOW)
+        {
+            self.samples.pop_front();
+        }
+        let (start, before) = *self.samples.front()?;
+        let seconds = progress.elapsed.checked_sub(start)?.as_secs_f64();
+        (seconds >= 0.5).then(|| (fetched.saturating_sub(before) as f64 / seconds) as u64)
+    }
+}
+
+/// Whole percent; 100 only at the end.
+pub(crate) fn percent(progress: &Progress) -> u64 {
+    let Progress {
+        bytes_done,
+        bytes_total,
+        files_done,
+        files_total,
+        ..
+    } = *progress;
+    if bytes_done >= bytes_total && files_done >= files_total {
+        return 100;
+    }
+    let percent = u128::from(bytes_done) * 100 / u128::from(bytes_total.max(1));
+    percent.min(99) as u64
+}
+
+/// "512 MB of 1049 MB, 120 of 1600 files, 102 MB/s, 12 s left".
+pub(crate) fn in_words(progress: &Progress, rate: Option<u64>) -> String {
+    let mut words = format!(
+        "{} of {}, {} of {} files",
+        ByteSize(progress.bytes_done),
+        ByteSize(progress.bytes_total),
+        progress.files_done,
+        progress.files_total
+    );
+    if let Some(rate) = rate {
+        words.push_str(&format!(", {}/s", ByteSize(rate)));
+        let left = progress.bytes_total.saturating_sub(progress.bytes_done);
+        if let Some(seconds) = left.checked_div(rate) {
+            words.push_str(&format!(", {} left", time_in_words(seconds)));
+        }
+    }
+    words
+}
+
+fn time_in_words(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::progress;
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.update(&progress(0, 0)), None);
+        assert_eq!(rate.update(&progress(10, 100)), Some(10 << 20));
+        assert_eq!(rate.update(&progress(15, 150)), Some(10 << 20));
+        // 50 MB in the 15 s from second 15 on: the first 15 s no longer count.
+        assert_eq!(rate.update(&progress(30, 200)), Some((50 << 20) / 15));
+        assert!(rate.samples.len() <= 3);
+    }
+
+    #[test]
+    fn bytes_that_were_here_already_are_not_fast() {
+        let mut rate = Rate::default();
+        let at = |seconds, megabytes| Progress {
+            bytes_reused: 500 << 20,
+            ..progress(seconds, megabytes)
+        };
+        rate.update(&at(0, 500));
+        assert_eq!(rate.update(&at(10, 510)), Some(1 << 20));
+    }
+
+    #[test]
+    fn progress_reads_well() {
+        assert_eq!(
+            in_words(&progress(10, 250), Some(25 << 20)),
+            "250 MB of 1000 MB, 250 of 1000 files, 25 MB/s, 30 s left"
+        );
+        assert_eq!(
+            in_words(&progress(10, 250), Some(0)),
+            "250 MB of 1000 MB, 250 of 1000 files, 0 bytes/s"
+        );
+        assert_eq!(
+            in_words(&progress(0, 0), None),
+            "0 bytes of 1000 MB, 0 of 1000 files"
+        );
+        assert_eq!(time_in_words(61), "1 min 1 s");
+        assert_eq!(time_in_words(7384), "2 h 3 min");
+        assert_eq!(time_in_words(100_000), "1 d 3 h");
+    }
+
+    #[test]
+    fn a_hundred_percent_means_all() {
+        assert_eq!(percent(&progress(0, 0)), 0);
+        assert_eq!(percent(&progress(0, 459)), 45);
+        assert_eq!(percent(&progress(0, 1000)), 100);
+        assert_eq!(
+            percent(&Progress {
+                files_done: 999,
+                ..progress(0, 1000)
+            }),
+            99
+        );
+        let empty = Progress {
+            files_done: 0,
+            files_total: 0,
+            bytes_done: 0,
+            bytes_total: 0,
+            ..progress(0, 0)
+        };
+        assert_eq!(percent(&empty), 100);
+    }
+}

@@ -1,0 +1,517 @@
+//! What is to be done: the second of two stages, in which options and `repmgr.conf` meet.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use repmgr_clone::{
+    BarmanSource, CloneRequest, NodeIdentity, ReplicationOptions, ServerAddress, Source, TransferOptions,
+    UpstreamChoice,
+};
+use repmgr_config::{Loaded, Node, Settings};
+use repmgr_remote::Host;
+use repmgr_types::Conninfo;
+
+use crate::args::{Args, CommandLine};
+use crate::failure::Failure;
+use crate::values::{Dbname, Values};
+
+/// How repmgr names the command in its messages.
+const COMMAND: &str = "STANDBY CLONE";
+
+type IsGiven = fn(&Args) -> bool;
+
+/// Options that this program knows and cannot follow yet. Taking them without effect would give
+/// another standby than the one asked for.
+const NOT_YET: &[(&str, IsGiven)] = &[
+    ("--without-barman", |args| args.without_barman),
+    ("--replication-conf-only", |args| args.replication_conf_only),
+    ("--no-upstream-connection", |args| args.no_upstream_connection),
+    ("--copy-external-config-files", |args| {
+        args.copy_external_config_files.is_some()
+    }),
+];
+
+/// All that was given for one clone.
+pub(crate) struct Given<'a> {
+    pub(crate) line: &'a CommandLine,
+    pub(crate) values: &'a Values,
+    /// The word behind `standby clone`.
+    pub(crate) host: Option<&'a str>,
+    /// The configuration file.
+    pub(crate) loaded: Option<&'a Loaded>,
+    /// `$PGPASSWORD`.
+    pub(crate) password: Option<String>,
+}
+
+impl Given<'_> {
+    fn args(&self) -> &Args {
+        &self.line.args
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        self.loaded.map(|loaded| &loaded.settings)
+    }
+
+    fn is_from_barman(&self) -> bool {
+        !self.args().without_barman
+            && self
+                .settings()
+                .is_some_and(|settings| settings.barman().is_some())
+    }
+
+    /// Options that have no effect here, in the words and the order of repmgr.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let args = self.args();
+        let mut warnings = Vec::new();
+        let mut warn = |given: bool, text: &str| {
+            if given {
+                warnings.push(text.to_owned());
+            }
+        };
+        warn(
+            args.pgdata.is_some() && self.loaded.is_some(),
+            "-D/--pgdata will be ignored if a repmgr configuration file is provided",
+        );
+        if self.is_from_barman() {
+            warn(
+                args.fast_checkpoint,
+                "-c/--fast-checkpoint has no effect in Barman mode",
+            );
+            warn(
+                args.remote_user.is_some(),
+                "-R/--remote-user has no effect in Barman mode",
+            );
+            warn(
+                args.superuser.is_some(),
+                "-S/--superuser has no effect in Barman mode",
+            );
+        }
+        warn(
+            args.replication_user.is_some() && args.upstream_conninfo.is_some(),
+            "--replication-user ineffective when specifying --upstream-conninfo",
+        );
+        warn(
+            self.settings()
+                .is_some_and(|settings| settings.config_directory.is_some())
+                && args.copy_external_config_files.is_none(),
+            "\"config_directory\" set in repmgr.conf, but --copy-external-config-files not provided",
+        );
+        warnings.extend(
+            self.line
+                .foreign
+                .iter()
+                .filter_map(|foreign| foreign.warning(COMMAND)),
+        );
+        warnings
+    }
+
+    /// What is asked for. Nothing is connected yet; `host` makes a [`Host`] of `barman_host`.
+    pub(crate) fn request(
+        self,
+        host: impl FnOnce(&Settings, &str) -> Result<Arc<dyn Host>, Failure>,
+    ) -> Result<CloneRequest, Failure> {
+        let (args, values) = (self.args(), self.values);
+        let mut errors = Vec::new();
+        let connection = connection(args, values, self.host).unwrap_or_else(|error| {
+            errors.push(error);
+            Conninfo::new()
+        });
+        if !self.is_from_barman() && errors.is_empty() {
+            errors.extend(source_errors(args, &connection));
+        }
+        if !errors.is_empty() {
+            return Err(Failure::usage(errors, &args.words));
+        }
+        let Some(loaded) = self.loaded else {
+            return Err(match &args.pgdata {
+                Some(_) => no_pg_basebackup("no configuration file was found"),
+                None => Failure::refused(
+                    "no data directory provided",
+                    "use -D/--pgdata to explicitly specify a data directory",
+                ),
+            });
+        };
+        if let Some((option, _)) = NOT_YET.iter().find(|(_, is_given)| is_given(args)) {
+            return Err(Failure::refused(
+                format!("{option} is not available yet in this repmgr"),
+                "leave it out, or use the original repmgr, which takes the same configuration file",
+            ));
+        }
+        let settings = &loaded.settings;
+        let Some(barman) = settings.barman() else {
+            let path = loaded.path.display();
+            return Err(no_pg_basebackup(&format!(
+                "\"barman_host\" is not set in \"{path}\""
+            )));
+        };
+        if args.verify_backup {
+            return Err(Failure::refused(
+                "--verify-backup option cannot be used when cloning from Barman backups",
+                "leave it out: files are verified while they are copied",
+            ));
+        }
+        let node = loaded.node().map_err(Failure::Config)?;
+        let source = BarmanSource {
+            host: host(settings, barman.host)?,
+            address: ServerAddress {
+                server: barman.server.to_owned(),
+                command: barman.command.to_owned(),
+                config: barman.config.map(str::to_owned),
+            },
+            backup: args.backup_id.clone().unwrap_or_else(|| "latest".to_owned()),
+            transfer: TransferOptions {
+                jobs: values.jobs,
+                compression: values.compression,
+                retries: values.retries,
+                accept_damage: args.accept_damage,
+            },
+        };
+        let upstream = UpstreamChoice {
+            node_id: values.upstream_node_id,
+            conninfo: values.upstream_conninfo.clone(),
+            replication_user: args.replication_user.clone(),
+        };
+        Ok(CloneRequest {
+            node: identity(&node)?,
+            data_directory: node.data_directory.to_owned(),
+            source: Source::Barman(source),
+            connection,
+            upstream,
+            replication: replication(settings, values, self.password.clone()),
+            tablespace_mapping: mapping(settings),
+            wal_directory: settings.pg_basebackup_options.waldir().map(Path::to_owned),
+            force: args.force,
+            start_command: settings.service_start_command.clone(),
+            bin_dir: args.pg_bindir.clone().or_else(|| settings.pg_bindir.clone()),
+        })
+    }
+}
+
+/// How to reach the source node: `-d` counts before `-h`, `-p` and `-U`; parameters that are
+/// empty are not given, as for libpq.
+fn connection(args: &Args, values: &Values, word: Option<&str>) -> Result<Conninfo, String> {
+    let mut connection = Conninfo::new();
+    let mut set = |keyword: &str, value: Option<&str>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            connection.set(keyword, value);
+        }
+    };
+    set("host", args.host.as_deref());
+    set("port", values.port.map(|port| port.to_string()).as_deref());
+    set("user", args.username.as_deref());
+    match &values.dbname {
+        Some(Dbname::Name(name)) => set("dbname", Some(name)),
+        Some(Dbname::Conninfo(given)) => given
+            .iter()
+            .for_each(|(keyword, value)| set(keyword, Some(value))),
+        None => {}
+    }
+    let Some(word) = word else { return Ok(connection) };
+    let twice = match (
+        args.host.is_some(),
+        connection.get("host").or(connection.get("hostaddr")),
+    ) {
+        (true, _) => "-h/--host",
+        (false, Some(_)) => "host=",
+        (false, None) => {
+            connection.set("host", word);
+            return Ok(connection);
+        }
+    };
+    Err(format!(
+        "host name provided both with {twice} and as an extra parameter"
+    ))
+}
+
+/// What pg_basebackup would need: a host, and that any option says so.
+fn source_errors(args: &Args, connection: &Conninfo) -> Vec<String> {
+    let mut errors = Vec::new();
+    if connection.get("host").or(connection.get("hostaddr")).is_none() {
+        errors.push(format!(
+            "host name for the source node must be provided with -h/--host when executing {COMMAND}"
+        ));
+    }
+    if args.dbname.is_none() && args.host.is_none() && args.port.is_none() && args.username.is_none() {
+        errors.push(format!(
+            "database connection parameters for the source node must be provided when executing {COMMAND}"
+        ));
+    }
+    errors
+}
+
+fn no_pg_basebackup(reason: &str) -> Failure {
+    Failure::Refused {
+        text: "cloning from a running node with pg_basebackup is not available yet in this repmgr".to_owned(),
+        detail: Some(reason.to_owned()),
+        hint: Some(
+            "set \"barman_host\" and \"barman_server\" to clone from a Barman backup, or use the original repmgr"
+                .to_owned(),
+        ),
+    }
+}
+
+fn identity(node: &Node<'_>) -> Result<NodeIdentity, Failure> {
+    let id = i32::try_from(node.id);
+    let id =
+        id.map_err(|_| Failure::refused("\"node_id\" is too large", "choose a number up to 2147483647"))?;
+    Ok(NodeIdentity {
+        id,
+        name: node.name.to_owned(),
+    })
+}
+
+fn replication(settings: &Settings, values: &Values, password: Option<String>) -> ReplicationOptions {
+    let delay = values
+        .recovery_min_apply_delay
+        .as_ref()
+        .or(settings.recovery_min_apply_delay.as_ref());
+    ReplicationOptions {
+        use_slot: settings.use_replication_slots,
+        restore_command: settings.restore_command.clone(),
+        archive_cleanup_command: settings.archive_cleanup_command.clone(),
+        recovery_min_apply_delay: delay.map(|delay| delay.as_str().to_owned()),
+        password: password.filter(|_| settings.use_primary_conninfo_password),
+        passfile: settings.passfile.clone(),
+    }
+}
+
+fn mapping(settings: &Settings) -> Vec<(PathBuf, PathBuf)> {
+    let mappings = settings.tablespace_mapping.iter();
+    mappings
+        .map(|mapping| (mapping.old.clone(), mapping.new.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use repmgr_remote::LocalHost;
+
+    const CONF: &str = "node_id=2\nnode_name='node2'\nconninfo='host=n2'\ndata_directory='/data'\n\
+                        barman_host='barmansrv'\nbarman_server='main'\n";
+
+    fn resolve(conf: Option<&str>, line: &[&str]) -> (Vec<String>, Result<CloneRequest, String>) {
+        let words = ["repmgr"].into_iter().chain(line.iter().copied());
+        let line = CommandLine::parse(words.map(Into::into)).unwrap();
+        let (values, errors) = Values::read(&line);
+        assert!(errors.is_empty(), "{errors:?}");
+        let loaded = conf.map(|text| repmgr_config::parse(text.as_bytes(), Path::new("/r.conf")).unwrap());
+        let given = Given {
+            line: &line,
+            values: &values,
+            host: line.args.words.get(2).map(String::as_str),
+            loaded: loaded.as_ref(),
+            password: Some("from PGPASSWORD".to_owned()),
+        };
+        let warnings = given.warnings();
+        let request = given.request(|_, _| Ok(Arc::new(LocalHost::default())));
+        let told = |failure: Failure| {
+            let lines = failure
+                .told()
+                .into_iter()
+                .map(|told| format!("{}|{}", told.text, told.detail.unwrap_or_default()));
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        (warnings, request.map_err(told))
+    }
+
+    fn request(conf: &str, line: &[&str]) -> CloneRequest {
+        resolve(Some(conf), line)
+            .1
+            .unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    fn refusal(conf: Option<&str>, line: &[&str]) -> String {
+        resolve(conf, line)
+            .1
+            .err()
+            .unwrap_or_else(|| panic!("{line:?} was accepted"))
+    }
+
+    #[test]
+    fn the_file_says_what_and_the_options_say_how() {
+        let conf = format!(
+            "{CONF}restore_command='get %f %p'\ntablespace_mapping='/a=/b'\nuse_replication_slots=yes\n\
+             pg_bindir='/pg'\npg_basebackup_options='--waldir=/wal'\nrecovery_min_apply_delay='1h'\npassfile='/p'\n\
+             service_start_command='systemctl start pg'\nbarman_command='/opt/barman'\nbarman_config='/etc/b.conf'\n"
+        );
+        let request = request(
+            &conf,
+            &[
+                "standby",
+                "clone",
+                "-F",
+                "-b",
+                "/mine",
+                "--recovery-min-apply-delay=2h",
+                "--backup-id",
+                "oldest",
+                "--jobs=3",
+                "--upstream-node-id=4",
+                "--replication-user=rep",
+            ],
+        );
+        assert_eq!((request.node.id, request.node.name.as_str()), (2, "node2"));
+        assert_eq!(request.data_directory, Path::new("/data"));
+        assert_eq!(request.tablespace_mapping, [("/a".into(), "/b".into())]);
+        assert_eq!(request.wal_directory.as_deref(), Some(Path::new("/wal")));
+        assert_eq!(request.bin_dir.as_deref(), Some(Path::new("/mine")));
+        assert!(request.force && request.replication.use_slot);
+        assert_eq!(
+            request.replication.recovery_min_apply_delay.as_deref(),
+            Some("2h")
+        );
+        assert_eq!(request.replication.restore_command.as_deref(), Some("get %f %p"));
+        assert_eq!(request.replication.passfile.as_deref(), Some("/p"));
+        assert_eq!(request.replication.password, None);
+        assert_eq!(request.start_command.as_deref(), Some("systemctl start pg"));
+        assert_eq!(request.upstream.node_id, Some(4));
+        assert_eq!(request.upstream.replication_user.as_deref(), Some("rep"));
+        let Source::Barman(barman) = request.source else {
+            panic!("not from Barman");
+        };
+        let address = ServerAddress {
+            server: "main".to_owned(),
+            command: "/opt/barman".to_owned(),
+            config: Some("/etc/b.conf".to_owned()),
+        };
+        assert_eq!((barman.address, barman.backup.as_str()), (address, "oldest"));
+        assert_eq!(barman.transfer.jobs.map(usize::from), Some(3));
+    }
+
+    #[test]
+    fn the_password_of_the_environment_is_written_only_if_the_file_asks_for_it() {
+        let conf = format!("{CONF}use_primary_conninfo_password=true\n");
+        let password = request(&conf, &["standby", "clone"]).replication.password;
+        assert_eq!(password.as_deref(), Some("from PGPASSWORD"));
+    }
+
+    #[test]
+    fn a_connection_string_counts_before_single_options() {
+        let shown = |line: &[&str]| request(CONF, line).connection.to_string();
+        assert_eq!(
+            shown(&["-h", "a", "-p", "1", "-U", "u", "-d", "db", "standby", "clone"]),
+            "host=a port=1 user=u dbname=db"
+        );
+        assert_eq!(
+            shown(&[
+                "-h",
+                "a",
+                "-p",
+                "1",
+                "-d",
+                "postgresql://x@b/d",
+                "standby",
+                "clone"
+            ]),
+            "host=b port=1 user=x dbname=d"
+        );
+        assert_eq!(shown(&["-U", "u", "standby", "clone", "b"]), "user=u host=b");
+        assert_eq!(shown(&["-h", "", "standby", "clone"]), "");
+    }
+
+    #[test]
+    fn a_host_given_twice_is_an_error() {
+        for (line, option) in [
+            (&["-h", "a", "standby", "clone", "b"][..], "-h/--host"),
+            (&["-d", "host=a", "standby", "clone", "b"], "host="),
+            (&["-d", "hostaddr=::1", "standby", "clone", "b"], "host="),
+        ] {
+            let expected = format!("host name provided both with {option} and as an extra parameter");
+            assert!(refusal(Some(CONF), line).ends_with(&expected), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn without_barman_repmgr_wants_a_host_and_a_parameter() {
+        let conf = CONF.replace("barman", "#");
+        let host =
+            "host name for the source node must be provided with -h/--host when executing STANDBY CLONE";
+        let parameters = "database connection parameters for the source node must be provided when executing STANDBY CLONE";
+        let clone = ["standby", "clone"];
+        assert!(refusal(Some(&conf), &clone).ends_with(&format!("|{host}\n{parameters}")));
+        assert!(refusal(Some(&conf), &["standby", "clone", "a"]).ends_with(&format!("|{parameters}")));
+        assert!(refusal(Some(&conf), &["-p", "1", "standby", "clone"]).ends_with(&format!("|{host}")));
+        let refused = refusal(Some(&conf), &["-h", "a", "standby", "clone"]);
+        assert!(
+            refused.contains("not available yet")
+                && refused.ends_with("\"barman_host\" is not set in \"/r.conf\"")
+        );
+        assert!(refusal(None, &["-h", "a", "standby", "clone"]).starts_with("no data directory provided"));
+        assert!(refusal(None, &["-h", "a", "-D", "/d", "standby", "clone"]).contains("not available yet"));
+    }
+
+    #[test]
+    fn options_that_cannot_be_followed_are_refused_by_name() {
+        for option in [
+            "--replication-conf-only",
+            "--no-upstream-connection",
+            "--copy-external-config-files=pgdata",
+        ] {
+            let name = option.split('=').next().unwrap();
+            let expected = format!("{name} is not available yet in this repmgr|");
+            assert_eq!(refusal(Some(CONF), &[option, "standby", "clone"]), expected);
+        }
+        let refused = refusal(Some(CONF), &["--without-barman", "-h", "a", "standby", "clone"]);
+        assert_eq!(refused, "--without-barman is not available yet in this repmgr|");
+        let refused = refusal(Some(CONF), &["--verify-backup", "standby", "clone"]);
+        assert!(
+            refused.starts_with("--verify-backup option cannot be used when cloning from Barman backups")
+        );
+    }
+
+    #[test]
+    fn required_parameters_are_reported_by_name_and_file() {
+        let conf = CONF.replace("node_id", "#").replace("conninfo", "#");
+        let refused = refusal(Some(&conf), &["standby", "clone"]);
+        assert!(
+            refused.contains("file \"/r.conf\": parameter \"node_id\": required but not set\n"),
+            "{refused}"
+        );
+        assert!(
+            refused.ends_with("parameter \"conninfo\": required but not set"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn options_without_effect_are_warned_of_in_the_order_of_repmgr() {
+        let line = [
+            "-D",
+            "/x",
+            "-c",
+            "-R",
+            "u",
+            "-S",
+            "s",
+            "--replication-user=r",
+            "--upstream-conninfo=host=a",
+            "--siblings-follow",
+            "--wait",
+            "--node-id",
+            "3",
+            "--csv",
+            "-C",
+            "f",
+            "standby",
+            "clone",
+        ];
+        let conf = format!("{CONF}config_directory='/etc/pg'\n");
+        assert_eq!(
+            resolve(Some(&conf), &line).0,
+            [
+                "-D/--pgdata will be ignored if a repmgr configuration file is provided",
+                "-c/--fast-checkpoint has no effect in Barman mode",
+                "-R/--remote-user has no effect in Barman mode",
+                "-S/--superuser has no effect in Barman mode",
+                "--replication-user ineffective when specifying --upstream-conninfo",
+                "\"config_directory\" set in repmgr.conf, but --copy-external-config-files not provided",
+                "--remote-config-file is no longer required",
+                "--node-id not required when executing STANDBY CLONE",
+                "--wait will be ignored when executing STANDBY CLONE",
+                "--siblings-follow is not effective when executing STANDBY CLONE",
+            ]
+        );
+        assert!(resolve(Some(CONF), &["standby", "clone"]).0.is_empty());
+    }
+}

@@ -1,0 +1,114 @@
+//! What is shown, and where.
+
+use std::fs;
+
+use crate::program::{Bench, CONF};
+
+/// A clone whose Barman host does not exist says some lines and fails.
+fn said(bench: &Bench, line: &[&str]) -> String {
+    let line = [line, &["standby", "clone"]].concat();
+    let assert = bench.run(&line).code(19).stdout("");
+    String::from_utf8(assert.get_output().stderr.clone()).unwrap()
+}
+
+#[test]
+fn the_level_of_the_file_counts_and_an_option_wins() {
+    let bench = Bench::with_conf(&format!("{CONF}log_level='WARNING'\n"));
+    let levels = |line: &[&str]| {
+        let text = said(&bench, line);
+        ["INFO: ", "NOTICE: ", "ERROR: "].map(|level| text.lines().any(|line| line.starts_with(level)))
+    };
+    assert_eq!(levels(&[]), [false, false, true]);
+    assert_eq!(levels(&["-L", "notice"]), [false, true, true]);
+    assert_eq!(levels(&["-L", "INFO"]), [true, true, true]);
+    assert_eq!(levels(&["--dry-run"]), [true, true, true]);
+    assert_eq!(levels(&["--dry-run", "-q"]), [false, false, true]);
+    assert_eq!(levels(&["-L", "ALERT"]), [false, false, false]);
+}
+
+#[test]
+fn a_log_file_takes_everything_after_a_notice() {
+    let bench = Bench::new();
+    let log = bench.path("repmgr.log");
+    bench.write("repmgr.conf", &format!("{CONF}log_file='{}'\n", log.display()));
+    bench.write("repmgr.log", "before\n");
+    assert_eq!(
+        said(&bench, &["--log-to-file"]),
+        format!("NOTICE: redirecting logging output to \"{}\"\n", log.display())
+    );
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.starts_with("before\n["), "{text}");
+    assert!(
+        text.contains("] [NOTICE] destination directory \"/nonexistent/data\" provided\n"),
+        "{text}"
+    );
+    assert!(text.contains("] [ERROR] "), "{text}");
+    // Without the option the file is left alone.
+    assert!(said(&bench, &[]).contains("NOTICE: destination directory"));
+    assert_eq!(fs::read_to_string(&log).unwrap(), text);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_an_error() {
+    let bench = Bench::with_conf(&format!("{CONF}log_file='/nonexistent/log'\n"));
+    assert_eq!(
+        bench.refused(&["--log-to-file", "standby", "clone"]),
+        "ERROR: unable to open specified log file \"/nonexistent/log\" for writing\n\
+         DETAIL: No such file or directory (os error 2)\n\
+         HINT: check \"log_file\" and \"log_facility\", or leave --log-to-file out\n"
+    );
+    let bench = Bench::with_conf(&format!("{CONF}log_facility='kitchen'\n"));
+    assert_eq!(
+        bench.refused(&["--log-to-file", "standby", "clone"]),
+        "ERROR: invalid log facility \"kitchen\"\n\
+         HINT: set \"log_facility\" to STDERR, USER or one of LOCAL0 to LOCAL7\n"
+    );
+}
+
+#[test]
+fn log_to_file_without_a_file_dates_the_lines() {
+    let text = said(&Bench::with_conf(CONF), &["--log-to-file"]);
+    assert!(text.lines().all(|line| line.starts_with('[')), "{text}");
+    assert!(
+        text.contains("] [ERROR] ") && text.contains("] [HINT] "),
+        "{text}"
+    );
+}
+
+#[test]
+fn json_lines_end_with_the_error_and_its_exit_code() {
+    let bench = Bench::with_conf(CONF);
+    let assert = bench.run(&["--output=json", "standby", "clone"]).code(19);
+    let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    let objects: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        objects
+            .iter()
+            .all(|object| object["v"] == 1 && object["event"].is_string()),
+        "{text}"
+    );
+    assert_eq!(objects[0]["event"], "destination_provided");
+    assert_eq!(objects[0]["level"], "notice");
+    let last = objects.last().unwrap();
+    assert_eq!(
+        (&last["event"], &last["kind"]),
+        (&"error".into(), &"barman".into())
+    );
+    assert_eq!(last["exit_code"], 19);
+    assert!(
+        last["text"].as_str().unwrap().contains("barman.invalid"),
+        "{last}"
+    );
+
+    let bench = Bench::new();
+    let assert = bench.run(&["--output=json", "standby", "clone"]).code(1);
+    let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&object["kind"], &object["exit_code"]),
+        (&"usage".into(), &1.into())
+    );
+}

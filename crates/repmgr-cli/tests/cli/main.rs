@@ -1,0 +1,6 @@
+//! The `repmgr` program, as far as it goes without a Barman server.
+
+mod config;
+mod logging;
+mod options;
+mod program;

@@ -1,0 +1,98 @@
+//! Runs the program as a user who is not root.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use assert_cmd::assert::Assert;
+use tempfile::TempDir;
+
+/// `nobody`, whom we become when the tests run as root.
+const NOBODY: u32 = 65_534;
+
+/// An ordinary configuration file. Its Barman host does not exist.
+pub(crate) const CONF: &str = "\
+node_id=2
+node_name='node2'
+conninfo='host=node2.invalid user=repmgr dbname=repmgr'
+data_directory='/nonexistent/data'
+barman_host='barman.invalid'
+barman_server='main'
+";
+
+/// A directory for one test, which is the working directory of its commands.
+pub(crate) struct Bench(TempDir);
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        give(directory.path(), 0o755);
+        Self(directory)
+    }
+
+    /// With this `repmgr.conf`.
+    pub(crate) fn with_conf(text: &str) -> Self {
+        let bench = Self::new();
+        bench.write("repmgr.conf", text);
+        bench
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        give(&path, 0o644);
+    }
+
+    /// `repmgr` with these arguments.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(arguments).current_dir(self.0.path()).env_clear();
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    }
+
+    /// Runs `repmgr` with these arguments to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Assert {
+        assert_cmd::Command::from_std(self.command(arguments)).assert()
+    }
+
+    /// Runs `repmgr` and gives what it wrote to standard error; nothing goes to standard output.
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
+        let assert = self.run(arguments).code(1).stdout("");
+        String::from_utf8(assert.get_output().stderr.clone()).unwrap()
+    }
+}
+
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// The program, where `nobody` can run it.
+pub(crate) fn program() -> &'static Path {
+    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = COPY.get_or_init(|| {
+        let directory = TempDir::new().unwrap();
+        give(directory.path(), 0o755);
+        let path = directory.path().join("repmgr");
+        fs::copy(env!("CARGO_BIN_EXE_repmgr"), &path).unwrap();
+        give(&path, 0o755);
+        (directory, path)
+    });
+    path
+}
+
+fn give(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    if is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+}
