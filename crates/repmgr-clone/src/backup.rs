@@ -109,12 +109,6 @@ impl BackupSource {
         files.check_whole(control_size)?;
         files.leave_out_unlogged()?;
         files.check_readable()?;
-        context.observer.event(Event::BackupFound {
-            server,
-            backup: files.backup.id.to_string(),
-            bytes: files.total_size(),
-            files: files.total_files(),
-        });
         files.warn(context);
         Ok(Self { barman, files })
     }

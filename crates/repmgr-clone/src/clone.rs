@@ -105,7 +105,11 @@ fn run(
         wal: wal.as_ref(),
     };
     create_all_directories(gathered, &trees)?;
-    context.observer.event(Event::RetrievingBackup);
+    context.observer.event(Event::RetrievingBackup {
+        backup: gathered.plan.backup.clone(),
+        files: gathered.plan.files,
+        bytes: gathered.plan.bytes,
+    });
     context.observer.event(Event::ReceivingFileList);
     let reused = match resumed {
         true => Reused::find(&gathered.source.files, &trees)?,

@@ -142,13 +142,23 @@ impl Copy<'_> {
             let ticker = scope.spawn(watch);
             let wanted = |source: usize, index: usize| !self.reused.has(source, index);
             let options = self.wire_options(context);
-            let result = transfer(self.host, &self.files.listings, &wanted, &options, &receiver, &progress);
+            let result = transfer(
+                self.host,
+                &self.files.listings,
+                &wanted,
+                &options,
+                &receiver,
+                &progress,
+            );
             done.store(true, Ordering::Relaxed);
             ticker.thread().unpark();
             result
         });
         let moved = result?;
-        let damages = receiver.damages.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let damages = receiver
+            .damages
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         damages.report(self.options.accept_damage, context)?;
         Ok(CopySummary {
             files: totals.files_total,

@@ -136,7 +136,14 @@ pub enum Event {
         path: PathBuf,
     },
     /// The copy begins.
-    RetrievingBackup,
+    RetrievingBackup {
+        /// The backup's id.
+        backup: String,
+        /// Files in it.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// The files to copy are determined.
     ReceivingFileList,
     /// Something that may be wrong and does not stop the clone.
@@ -317,7 +324,14 @@ impl Event {
                 Level::Notice,
                 format!("erasing the old content of directory \"{}\"", path.display()),
             ),
-            Self::RetrievingBackup => (Level::Notice, "retrieving backup from Barman...".to_owned()),
+            Self::RetrievingBackup { backup, files, bytes } => {
+                return Some(Message {
+                    level: Level::Notice,
+                    text: "retrieving backup from Barman...".to_owned(),
+                    detail: Some(format!("backup {backup}: {files} files, {}", ByteSize(*bytes))),
+                    hint: None,
+                });
+            }
             Self::Warning { text, detail, hint } => return message(Level::Warning, text, detail, hint),
             Self::Notice { text, detail, hint } => return message(Level::Notice, text, detail, hint),
             Self::CopyFinished { summary } => (Level::Info, summary.to_string()),

@@ -28,6 +28,7 @@ impl Nodes {
         request: &CloneRequest,
         backup: &Backup,
         context: &Context<'_>,
+        dry_run: bool,
     ) -> Result<Self, CloneError> {
         context.observer.event(Event::ConnectingToSource);
         let source =
@@ -52,13 +53,15 @@ impl Nodes {
             replication_user: None,
             registered: None,
         };
-        let has_metadata = nodes.check_extension(request, context)?;
+        let has_metadata = nodes.check_extension(request, context, dry_run)?;
         nodes.choose_upstream(request, has_metadata)?;
         nodes.check_settings(request, context)?;
-        context.observer.event(Event::UpstreamChosen {
-            node_id: nodes.upstream.as_ref().map(|record| record.node_id),
-            conninfo: nodes.upstream_conninfo.to_string(),
-        });
+        if dry_run {
+            context.observer.event(Event::UpstreamChosen {
+                node_id: nodes.upstream.as_ref().map(|record| record.node_id),
+                conninfo: nodes.upstream_conninfo.to_string(),
+            });
+        }
         Ok(nodes)
     }
 
@@ -86,14 +89,19 @@ impl Nodes {
         ask(&upstream)
     }
 
-    fn check_extension(&self, request: &CloneRequest, context: &Context<'_>) -> Result<bool, CloneError> {
+    fn check_extension(
+        &self,
+        request: &CloneRequest,
+        context: &Context<'_>,
+        dry_run: bool,
+    ) -> Result<bool, CloneError> {
         let node = self.metadata();
         let database = node.dbname().to_owned();
         let (message, detail, hint) = match node.extension_state()? {
             ExtensionState::Installed { version } => {
-                context
-                    .observer
-                    .event(Event::ExtensionInstalled { database, version });
+                if dry_run {
+                    context.observer.event(Event::ExtensionInstalled { database, version });
+                }
                 return Ok(true);
             }
             ExtensionState::Outdated { installed, available } => (

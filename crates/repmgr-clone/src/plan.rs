@@ -107,6 +107,14 @@ pub(crate) fn gather(
     let target = place::inspect(request, context)?;
     context.cancel.check()?;
     let mut source = BackupSource::open(barman, context)?;
+    if !take {
+        context.observer.event(Event::BackupFound {
+            server: barman.address.server.clone(),
+            backup: source.files.backup.id.to_string(),
+            bytes: source.files.total_size(),
+            files: source.files.total_files(),
+        });
+    }
     let claim = match take {
         true => Some(place::take(
             &target,
@@ -135,7 +143,7 @@ pub(crate) fn gather(
         context.observer.event(Event::ServerParametersFetched);
     }
 
-    let nodes = Nodes::gather(request, &source.files.backup, context)?;
+    let nodes = Nodes::gather(request, &source.files.backup, context, !take)?;
     // Where Barman did not record it, the backup's own control file did.
     if source.files.backup.system_id.is_none() {
         check_system_id(

@@ -240,7 +240,7 @@ mod tests {
             }
         }
         let json = Json::new(Gone);
-        json.event(Event::RetrievingBackup);
+        json.event(Event::ReceivingFileList);
         json.event(Event::Complete);
         assert!(json.0.lock().unwrap().out.is_none());
     }

@@ -103,7 +103,11 @@ mod tests {
         lines.event(Event::SourceChecked {
             size: Some("29 MB".to_owned()),
         });
-        lines.event(Event::RetrievingBackup);
+        lines.event(Event::RetrievingBackup {
+            backup: "20261126T010513".to_owned(),
+            files: 1281,
+            bytes: 52 << 20,
+        });
         lines.event(Event::ReceivingFileList);
         lines.event(Event::Complete);
         lines.event(Event::NextSteps {
@@ -116,6 +120,7 @@ mod tests {
              INFO: successfully connected to source node\n\
              DETAIL: current installation size is 29 MB\n\
              NOTICE: retrieving backup from Barman...\n\
+             DETAIL: backup 20261126T010513: 1281 files, 52 MB\n\
              receiving file list ...\n\
              NOTICE: standby clone (from Barman) complete\n\
              NOTICE: you can now start your PostgreSQL server\n\
