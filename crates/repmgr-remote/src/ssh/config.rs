@@ -179,17 +179,20 @@ pub(super) fn resolve(
     words: &[String],
     options: &SshOptions,
 ) -> Result<ClientConfig, Kind> {
-    let mut command = Command::new(&options.ssh_program);
-    command.args(["-T", "-G"]).args(words);
-    // What is typed in front counts before the file, and `user@` and `ssh://` before these.
-    if let Some(user) = options.user.as_ref().filter(|_| !destination.contains('@')) {
-        command.args(["-l", user]);
-    }
-    if let Some(port) = options.port.filter(|_| !names_port(destination)) {
-        command.args(["-p", &port.to_string()]);
-    }
-    command.args(["--", destination]);
-    let settings = ask(command, &options.cancel)?;
+    let command = |more: &[&str]| {
+        let mut command = Command::new(&options.ssh_program);
+        command.args(["-T", "-G"]).args(more).args(words);
+        // What is typed in front counts before the file, and `user@` and `ssh://` before these.
+        if let Some(user) = options.user.as_ref().filter(|_| !destination.contains('@')) {
+            command.args(["-l", user]);
+        }
+        if let Some(port) = options.port.filter(|_| !names_port(destination)) {
+            command.args(["-p", &port.to_string()]);
+        }
+        command.args(["--", destination]);
+        command
+    };
+    let mut settings = ask(command(&[]), &options.cancel)?;
     // The same program without any configuration tells the defaults from what somebody set, and
     // who and where OpenSSH thinks we are: the password file counts there, not $HOME.
     let mut bare = Command::new(&options.ssh_program);
@@ -205,7 +208,42 @@ pub(super) fn resolve(
     ]);
     bare.args(["--", "localhost"]);
     let defaults = ask(bare, &options.cancel)?;
+    if let Some(default) = &options.default_user
+        && options.user.is_none()
+        && !destination.contains('@')
+        && settings.get("user") == defaults.get("user")
+    {
+        // `ssh -G` gives this account's user also when nobody named one; `-v` tells the files it read.
+        let read = run_tool(command(&["-v"]), &options.cancel)?.exit.stderr;
+        let account = defaults.get("user").unwrap_or_default();
+        if !typed_user(words) && !files_name_user(&String::from_utf8_lossy(&read), account) {
+            settings.0.insert("user".to_owned(), vec![default.clone()]);
+        }
+    }
     interpret(&settings, &defaults, destination, words, options)
+}
+
+/// Whether the user's options hold a user.
+fn typed_user(words: &[String]) -> bool {
+    let sets =
+        |w: &String| w.starts_with("-l") || w.trim_start_matches("-o").to_lowercase().starts_with("user=");
+    words.iter().any(sets)
+}
+
+/// Whether a configuration file that `ssh -v` says it read has a line `User` with this user.
+fn files_name_user(said: &str, user: &str) -> bool {
+    let files = said
+        .lines()
+        .filter_map(|l| l.strip_prefix("debug1: Reading configuration data "));
+    files
+        .filter_map(|file| std::fs::read_to_string(file.trim()).ok())
+        .any(|text| {
+            text.lines().any(|line| {
+                let (key, value) = line.trim().split_once([' ', '\t', '=']).unwrap_or_default();
+                let value = value.trim_start_matches([' ', '\t', '=']).trim();
+                key.eq_ignore_ascii_case("user") && value.trim_matches('"') == user
+            })
+        })
 }
 
 fn names_port(destination: &str) -> bool {

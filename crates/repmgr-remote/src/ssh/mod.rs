@@ -37,7 +37,7 @@ pub struct SshOptions {
     /// The user to log in as, unless the destination names one.
     pub user: Option<String>,
     /// The user where neither the destination, [`user`](Self::user) nor the configuration names one
-    /// (instead of this account's own; a configuration that names just that account counts as none).
+    /// (instead of this account's own).
     pub default_user: Option<String>,
     /// The port, unless the destination names one.
     pub port: Option<u16>,

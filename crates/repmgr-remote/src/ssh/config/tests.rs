@@ -1,3 +1,4 @@
+use super::super::split_words;
 use super::*;
 
 /// What `ssh -T -G -F none -o UserKnownHostsFile=%d -o IdentityAgent=%u` of OpenSSH 9.2 prints,
@@ -74,25 +75,41 @@ fn nothing_set_gives_what_ssh_does_by_default() {
 
 #[test]
 fn a_default_user_counts_where_nobody_names_one() {
-    let user = |configured: &str, destination: &str, typed: Option<&str>| {
-        let mut settings = Settings::parse(DEFAULTS);
-        settings
-            .0
-            .insert("user".into(), vec![typed.unwrap_or(configured).into()]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config");
+    let account = Command::new("id").arg("-un").output().unwrap().stdout;
+    let account = String::from_utf8(account).unwrap().trim().to_owned();
+    let user = |text: &str, destination: &str, options: SshOptions| {
+        std::fs::write(&file, text).unwrap();
         let options = SshOptions {
-            user: typed.map(str::to_owned),
             default_user: Some("barman".into()),
-            ..SshOptions::default()
+            ..options
         };
-        let defaults = Settings::parse(DEFAULTS);
-        interpret(&settings, &defaults, destination, &[], &options)
-            .unwrap()
-            .user
+        let mut words = vec!["-F".to_owned(), file.display().to_string()];
+        words.extend(split_words(&options.ssh_options).unwrap());
+        resolve(destination, &words, &options).unwrap().user
     };
-    assert_eq!(user("bob", "alias", None), "barman");
-    assert_eq!(user("backup", "alias", None), "backup");
-    assert_eq!(user("bob", "alias", Some("bob")), "bob");
-    assert_eq!(user("bob", "bob@alias", None), "bob");
+    let plain = SshOptions::default;
+    assert_eq!(
+        user("Host alias\n  HostName 127.0.0.1\n", "alias", plain()),
+        "barman"
+    );
+    assert_eq!(user("Host alias\n  User backup\n", "alias", plain()), "backup");
+    for spelling in ["User ACCOUNT", "\tuser=ACCOUNT", "USER  \"ACCOUNT\" "] {
+        let text = format!("Host alias\n{}\n", spelling.replace("ACCOUNT", &account));
+        assert_eq!(user(&text, "alias", plain()), account, "{text}");
+    }
+    let given = SshOptions {
+        user: Some(account.clone()),
+        ..plain()
+    };
+    assert_eq!(user("", "alias", given), account);
+    let typed = SshOptions {
+        ssh_options: format!("-o User={account}"),
+        ..plain()
+    };
+    assert_eq!(user("", "alias", typed), account);
+    assert_eq!(user("", &format!("{account}@alias"), plain()), account);
 }
 
 #[test]
