@@ -311,15 +311,7 @@ fn interpret(
         .get("identityagent")
         .filter(|u| !u.starts_with('%'))
         .unwrap_or_default();
-    let named = settings.get("user").unwrap_or(local_user);
-    let user = match &options.default_user {
-        // `ssh -G` gives a user in any case; only another one than this account's was named.
-        Some(default) if options.user.is_none() && !destination.contains('@') && named == local_user => {
-            default
-        }
-        _ => named,
-    };
-    let user = user.to_owned();
+    let user = settings.get("user").unwrap_or(local_user).to_owned();
     let mut tokens = Tokens {
         home: home.to_string_lossy().into_owned(),
         tokens: vec![
