@@ -16,7 +16,8 @@ pub struct Requirements {
     /// Nothing but the server's own `pg_wal` keeps the WAL written during the copy: no slot, no
     /// streaming beside the copy, no archive.
     pub server_keeps_wal: bool,
-    /// Connections the copy itself opens to the server's WAL senders; 0 when it comes from Barman.
+    /// Connections the copy itself opens to the server's WAL senders: 0 when it comes from Barman;
+    /// for `pg_basebackup` 2 where it streams WAL beside the copy, else 1.
     pub wal_senders: u32,
 }
 
@@ -114,8 +115,9 @@ impl SettingsSnapshot {
             requirements.server_keeps_wal.then(|| self.kept_wal()).flatten(),
             self.archiving(),
             self.hot_standby(),
-            self.wal_senders(requirements.wal_senders),
+            self.wal_senders(),
             self.rewind(),
+            self.free_wal_senders(requirements.wal_senders),
         ]
         .into_iter()
         .flatten()
@@ -193,17 +195,18 @@ impl SettingsSnapshot {
         })
     }
 
-    fn wal_senders(&self, needed_for_copy: u32) -> Option<Problem> {
+    fn wal_senders(&self) -> Option<Problem> {
         let max = self.number("max_wal_senders")?;
-        if max < 1 {
-            return Some(
-                Problem::error("parameter \"max_wal_senders\" must be set to at least 1")
-                    .detail(current(max))
-                    .hint(
-                        "it should be at least the number of standbys; the upstream node must be restarted",
-                    ),
-            );
-        }
+        (max < 1).then(|| {
+            Problem::error("parameter \"max_wal_senders\" must be set to at least 1")
+                .detail(current(max))
+                .hint("it should be at least the number of standbys; the upstream node must be restarted")
+        })
+    }
+
+    fn free_wal_senders(&self, needed_for_copy: u32) -> Option<Problem> {
+        // That there are none at all has been said.
+        let max = self.number("max_wal_senders").filter(|max| *max >= 1)?;
         let free = (max - self.busy_wal_senders).max(0);
         (free < needed_for_copy.into()).then(|| {
             Problem::error(format!(
@@ -367,6 +370,20 @@ mod tests {
             messages(&[("max_replication_slots", "0")], &Requirements::default()),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn before_13_kept_wal_is_counted_in_segments() {
+        let mut old = snapshot(&[("wal_keep_segments", "0")]);
+        old.settings.remove("wal_keep_size");
+        let keeps = Requirements {
+            server_keeps_wal: true,
+            ..Default::default()
+        };
+        assert!(old.evaluate(&keeps)[0].message.contains("\"wal_keep_segments\""));
+        old.settings
+            .insert("wal_keep_segments".to_owned(), "1".to_owned());
+        assert_eq!(old.evaluate(&keeps), []);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Connection, NoTls};
 
 use crate::params::{Place, Request, Target, Wanted};
 use crate::passfile::Passfile;
+use crate::replication::startup;
 use crate::session::{QUERY_TIMEOUT, Session};
 use crate::tls::{self, SslMode};
 use crate::upstream::Upstream;
@@ -30,32 +31,22 @@ use crate::{ConnectError, Endpoint, Environment, Failure, NoConnection};
 /// cannot be given is refused ([`ConnectError::Unsupported`]).
 pub fn connect(conninfo: &Conninfo, env: &Environment) -> Result<Upstream, ConnectError> {
     let request = Request::new(conninfo, env)?;
-    let connector = Connector::new(&request, env)?;
-    let mut failures = Vec::new();
-    let wishes: &[Wanted] = match request.wanted {
-        Wanted::PreferStandby => &[Wanted::Standby, Wanted::Any],
-        _ => &[request.wanted],
-    };
-    for wanted in wishes {
-        failures.clear();
-        for target in &request.targets {
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(ConnectError::Runtime)?;
-            match connector.target(target, *wanted, runtime) {
-                Ok(upstream) => return Ok(upstream),
-                Err(failure) => {
-                    let conclusive = is_conclusive(&failure);
-                    failures.push((target.endpoint(), failure));
-                    if conclusive {
-                        return Err(failed(&request, failures));
-                    }
-                }
-            }
+    Connector::new(&request, env)?.first(|session, target, wanted| {
+        session.batch(&format!(
+            "SET synchronous_commit TO 'local'; SET statement_timeout TO {}",
+            QUERY_TIMEOUT.as_millis()
+        ))?;
+        let upstream = Upstream::new(
+            session,
+            target.endpoint(),
+            request.user.clone(),
+            request.dbname.clone(),
+        )?;
+        match upstream.is_wanted(wanted)? {
+            true => Ok(upstream),
+            false => Err(Failure::WrongRole(wanted.name())),
         }
-    }
-    Err(failed(&request, failures))
+    })
 }
 
 /// libpq goes on to the next host if one cannot be reached or takes no sessions now, but not if
@@ -88,8 +79,10 @@ fn failed(request: &Request, mut failures: Vec<(Endpoint, Failure)>) -> ConnectE
     }))
 }
 
-struct Connector<'a> {
+pub(crate) struct Connector<'a> {
     request: &'a Request,
+    /// Connections to WAL senders are wanted.
+    replication: bool,
     /// Only there if some target can use TLS.
     tls: Option<MakeTlsConnector>,
 }
@@ -110,34 +103,63 @@ impl<'a> Connector<'a> {
                 reason,
             });
         }
-        Ok(Self { request, tls })
+        Ok(Self {
+            request,
+            replication: false,
+            tls,
+        })
+    }
+
+    pub(crate) fn for_replication(request: &'a Request, env: &Environment) -> Result<Self, ConnectError> {
+        Ok(Self {
+            replication: true,
+            ..Self::new(request, env)?
+        })
+    }
+
+    /// Goes through the servers in libpq's order until `accept` takes a session with one.
+    pub(crate) fn first<T>(
+        &self,
+        accept: impl Fn(Session, &Target, Wanted) -> Result<T, Failure>,
+    ) -> Result<T, ConnectError> {
+        let request = self.request;
+        let mut failures = Vec::new();
+        let wishes: &[Wanted] = match request.wanted {
+            Wanted::PreferStandby => &[Wanted::Standby, Wanted::Any],
+            _ => &[request.wanted],
+        };
+        for wanted in wishes {
+            failures.clear();
+            for target in &request.targets {
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map_err(ConnectError::Runtime)?;
+                let session = self.target(target, runtime);
+                match session.and_then(|session| accept(session, target, *wanted)) {
+                    Ok(accepted) => return Ok(accepted),
+                    Err(failure) => {
+                        let conclusive = is_conclusive(&failure);
+                        failures.push((target.endpoint(), failure));
+                        if conclusive {
+                            return Err(failed(request, failures));
+                        }
+                    }
+                }
+            }
+        }
+        Err(failed(request, failures))
     }
 
     /// Tries every address of `target`.
-    fn target(&self, target: &Target, wanted: Wanted, runtime: Runtime) -> Result<Upstream, Failure> {
-        let outcome = runtime.block_on(self.any_address(target));
-        let (client, driver) = match outcome {
-            Ok(open) => open,
+    fn target(&self, target: &Target, runtime: Runtime) -> Result<Session, Failure> {
+        match runtime.block_on(self.any_address(target)) {
+            Ok((client, driver)) => Ok(Session::new(runtime, client, driver)),
             Err(failure) => {
                 // A name look-up may still be under way.
                 runtime.shutdown_background();
-                return Err(failure);
+                Err(failure)
             }
-        };
-        let session = Session::new(runtime, client, driver);
-        session.batch(&format!(
-            "SET synchronous_commit TO 'local'; SET statement_timeout TO {}",
-            QUERY_TIMEOUT.as_millis()
-        ))?;
-        let upstream = Upstream::new(
-            session,
-            target.endpoint(),
-            self.request.user.clone(),
-            self.request.dbname.clone(),
-        )?;
-        match upstream.is_wanted(wanted)? {
-            true => Ok(upstream),
-            false => Err(Failure::WrongRole(wanted.name())),
         }
     }
 
@@ -210,6 +232,9 @@ impl<'a> Connector<'a> {
         }
         let limit = self.request.timeout;
         let open = async {
+            if self.replication {
+                return startup::open(config, target, address, tls.map(|(tls, _)| tls)).await;
+            }
             match tls {
                 Some((tls, mode)) => {
                     let (client, connection) = config.ssl_mode(mode).connect(tls.clone()).await?;
@@ -247,7 +272,7 @@ fn is_refusal(failure: &Failure) -> bool {
     failure.sqlstate() == Some("28000")
 }
 
-fn drive<S, T>(connection: Connection<S, T>) -> JoinHandle<()>
+pub(crate) fn drive<S, T>(connection: Connection<S, T>) -> JoinHandle<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -87,6 +87,17 @@ impl Failure {
         }
     }
 
+    /// Names of roles and functions are the same in all of the server's languages.
+    fn mentions(&self, name: &str) -> bool {
+        match self {
+            Failure::Server(e) => [Some(&e.message), e.detail.as_ref()]
+                .into_iter()
+                .flatten()
+                .any(|text| text.contains(name)),
+            _ => false,
+        }
+    }
+
     pub(crate) fn is_permission_denied(&self) -> bool {
         self.sqlstate() == Some("42501")
     }
@@ -315,6 +326,10 @@ impl QueryError {
     pub fn hint(&self) -> Option<String> {
         match &self.failure {
             failure if failure.server_hint().is_some() => failure.server_hint().map(str::to_owned),
+            failure if failure.is_permission_denied() && failure.mentions("pg_read_all_settings") => Some(
+                "connect as a superuser, or grant \"pg_read_all_settings\" or \"pg_monitor\" to the role"
+                    .to_owned(),
+            ),
             failure if failure.is_permission_denied() => {
                 Some("connect as a user with the needed privilege, or grant it".to_owned())
             }

@@ -6,8 +6,13 @@
 //! (2 s unless set, as in repmgr), a query after [`QUERY_TIMEOUT`], also when the server
 //! accepts and never answers. Not for use inside an async task.
 //!
+//! [`connect_replication`] opens the other kind of connection, the one a standby streams over, and
+//! [`BaseBackup`] and [`VerifyBackup`] run PostgreSQL's own `pg_basebackup` and `pg_verifybackup`,
+//! which take as long as they take and end when cancelled.
+//!
 //! This crate must not know Barman, the clone's order of things, or any file on this host
-//! other than password, service and certificate files. SQL is written for PostgreSQL 10 and later.
+//! other than password, service and certificate files, and the backup it was told to make. SQL is
+//! written for PostgreSQL 10 and later.
 //!
 //! ```no_run
 //! use repmgr_types::Conninfo;
@@ -24,6 +29,7 @@
 
 mod basebackup;
 mod checks;
+mod config_files;
 mod connect;
 mod environment;
 mod error;
@@ -31,6 +37,7 @@ mod nodes;
 mod params;
 mod passfile;
 mod program;
+mod replication;
 mod service;
 mod session;
 mod slots;
@@ -40,11 +47,16 @@ mod verify_backup;
 
 pub use basebackup::{BaseBackup, BaseBackupError, BaseBackupProgress};
 pub use checks::{Problem, Requirements, SettingsSnapshot, Severity};
+pub use config_files::ConfigFile;
 pub use connect::connect;
 pub use environment::Environment;
 pub use error::{ConnectError, ConnectErrorKind, Endpoint, Failure, NoConnection, QueryError, ServerError};
 pub use nodes::{ExtensionState, NodeRecord, PrimarySearch};
 pub use program::{ProgramError, ProgramFailure};
+pub use replication::{
+    ReplicationCheckError, ReplicationConnection, SystemIdentification, check_replication,
+    connect_replication,
+};
 pub use session::QUERY_TIMEOUT;
 pub use slots::ReplicationSlot;
 pub use upstream::{Privileges, Tablespace, Upstream};

@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::Failure;
 
@@ -48,6 +48,16 @@ impl Session {
     /// Runs statements that give no rows.
     pub(crate) fn batch(&self, sql: &str) -> Result<(), Failure> {
         self.wait(|client| client.batch_execute(sql))
+    }
+
+    /// Runs one command of a protocol without parameters and types, and gives its rows.
+    pub(crate) fn command(&self, command: &str) -> Result<Vec<SimpleQueryRow>, Failure> {
+        let messages = self.wait(|client| client.simple_query(command))?;
+        let rows = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        Ok(rows.collect())
     }
 
     fn wait<'a, T, F>(&'a self, ask: impl FnOnce(&'a Client) -> F) -> Result<T, Failure>

@@ -23,9 +23,16 @@ pub struct Privileges {
     pub superuser: bool,
     /// It has the REPLICATION attribute.
     pub replication: bool,
+    /// It is a member of `pg_read_all_settings`, as members of `pg_monitor` are.
+    pub read_all_settings: bool,
 }
 
 impl Privileges {
+    /// It may see all settings, among them where the server's files are.
+    pub fn can_read_settings(self) -> bool {
+        self.superuser || self.read_all_settings
+    }
+
     /// It may create and drop replication slots and open replication connections.
     pub fn can_replicate(self) -> bool {
         self.superuser || self.replication
@@ -155,11 +162,13 @@ impl Upstream {
 
     /// What the connected role may do.
     pub fn privileges(&self) -> Result<Privileges, QueryError> {
-        let sql = "SELECT rolsuper, rolreplication FROM pg_catalog.pg_roles WHERE rolname = current_user";
+        let sql = "SELECT rolsuper, rolreplication, pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE') \
+                   FROM pg_catalog.pg_roles WHERE rolname = current_user";
         self.ask_one("read the role's privileges", sql, &[], |row| {
             Ok(Privileges {
                 superuser: get(row, 0)?,
                 replication: get(row, 1)?,
+                read_all_settings: get(row, 2)?,
             })
         })
     }

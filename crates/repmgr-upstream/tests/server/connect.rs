@@ -14,14 +14,15 @@ use openssl::rsa::Rsa;
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
 use repmgr_types::Conninfo;
-use repmgr_upstream::{ConnectError, ConnectErrorKind, Environment, Failure, connect};
+use repmgr_upstream::{ConnectError, ConnectErrorKind, Environment, Failure, connect, connect_replication};
 
 /// Each user can come in one way only.
 const HBA: &str = "host all trusted 127.0.0.1/32 trust
 host all scram 127.0.0.1/32 scram-sha-256
 host all md5user 127.0.0.1/32 md5
-hostssl all tlsonly 127.0.0.1/32 trust
-hostnossl all plainonly 127.0.0.1/32 trust";
+hostssl all,replication tlsonly 127.0.0.1/32 trust
+hostnossl all,replication plainonly 127.0.0.1/32 trust
+host replication scram 127.0.0.1/32 scram-sha-256";
 
 /// One server for the tests that run at the same time.
 fn server() -> Arc<Server> {
@@ -34,8 +35,8 @@ fn server() -> Arc<Server> {
     let server = Server::start("ssl = on", HBA, &[("server.key", &key), ("server.crt", &cert)]);
     server.sql(
         "postgres",
-        "CREATE ROLE trusted LOGIN; CREATE ROLE tlsonly LOGIN; CREATE ROLE plainonly LOGIN;
-         SET password_encryption = 'scram-sha-256'; CREATE ROLE scram LOGIN PASSWORD 'pa:ss\\word'; CREATE ROLE nobody LOGIN;
+        "CREATE ROLE trusted LOGIN; CREATE ROLE tlsonly LOGIN REPLICATION; CREATE ROLE plainonly LOGIN REPLICATION;
+         SET password_encryption = 'scram-sha-256'; CREATE ROLE scram LOGIN REPLICATION PASSWORD 'pa:ss\\word'; CREATE ROLE nobody LOGIN;
          SET password_encryption = 'md5'; CREATE ROLE md5user LOGIN PASSWORD 'md5 secret'",
     );
     let server = Arc::new(server);
@@ -194,6 +195,34 @@ fn sslmode_decides_about_encryption_as_in_libpq() {
             assert_eq!(got.as_ref().ok().copied(), expected, "{mode} {user}: {got:?}");
         }
     }
+}
+
+#[test]
+fn replication_connections_are_encrypted_likewise() {
+    let server = server();
+    let open = |rest: &str| {
+        let connection = connect_replication(&server.conninfo(rest), &environment());
+        connection.map(|open| open.identify_system().unwrap())
+    };
+    for (mode, tlsonly, plainonly) in [
+        ("disable", false, true),
+        ("allow", true, true),
+        ("prefer", true, true),
+        ("require", true, false),
+    ] {
+        for (user, expected) in [("tlsonly", tlsonly), ("plainonly", plainonly)] {
+            let got = open(&format!("sslmode={mode} user={user}"));
+            assert_eq!(got.is_ok(), expected, "{mode} {user}: {got:?}");
+        }
+    }
+    let verified = format!(
+        "user=tlsonly sslmode=verify-full host=localhost hostaddr=127.0.0.1 sslrootcert='{}'",
+        server.path("data/server.crt").display()
+    );
+    open(&verified).unwrap();
+    let mismatch = open(&verified.replace("host=localhost", "host=elsewhere")).unwrap_err();
+    assert_eq!(mismatch.kind(), ConnectErrorKind::Tls, "{mismatch:?}");
+    open("user=scram password='pa:ss\\\\word' sslmode=require").unwrap();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Questions to a real primary and its real standby.
 
-use crate::support::Server;
+use crate::support::{Server, wait_until};
 use repmgr_types::{Conninfo, WalSegmentName, WalSegmentSize};
 use repmgr_upstream::{Environment, ExtensionState, Requirements, Severity, Upstream, connect};
 
@@ -227,14 +227,6 @@ fn the_primary_is_found_from_its_standby() {
     }
 }
 
-fn wait_until(condition: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !condition() {
-        assert!(std::time::Instant::now() < deadline, "timed out");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn checks_see_the_servers_own_settings() {
     let unfit = "wal_level = minimal\nmax_wal_senders = 0\nmax_replication_slots = 0\nhot_standby = off";
@@ -265,4 +257,44 @@ fn checks_see_the_servers_own_settings() {
             "max_wal_senders"
         ]
     );
+}
+
+#[test]
+fn configuration_files_outside_the_data_directory_are_told_from_those_inside() {
+    // The name of the file outside begins as the data directory's does.
+    let files = [
+        ("../data.conf", "work_mem = 5MB\n"),
+        ("inner.conf", "temp_buffers = 6MB\n"),
+    ];
+    let server = Server::start("include '../data.conf'\ninclude 'inner.conf'", HBA, &files);
+    server.sql(
+        "postgres",
+        "CREATE ROLE plain LOGIN; CREATE ROLE watcher LOGIN; GRANT pg_monitor TO watcher",
+    );
+    server.sql("postgres", "CREATE DATABASE repmgr");
+    let watcher = ask(&server, "watcher");
+    assert!(watcher.privileges().unwrap().can_read_settings());
+    assert_eq!(watcher.data_directory().unwrap(), server.path("data"));
+    let found = watcher.config_files().unwrap();
+    let of = |inside: bool| {
+        let files = found.iter().filter(move |file| file.in_data_directory == inside);
+        files.map(|file| file.path.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(false), [server.path("data.conf")]);
+    for name in ["inner.conf", "pg_hba.conf", "pg_ident.conf", "postgresql.conf"] {
+        assert!(
+            of(true).contains(&server.path("data").join(name)),
+            "{name}: {found:?}"
+        );
+    }
+
+    let plain = ask(&server, "plain");
+    assert!(!plain.privileges().unwrap().can_read_settings());
+    for error in [
+        plain.data_directory().unwrap_err(),
+        plain.config_files().unwrap_err(),
+    ] {
+        assert_eq!(error.sqlstate(), Some("42501"));
+        assert!(error.hint().unwrap().contains("pg_monitor"), "{:?}", error.hint());
+    }
 }
