@@ -3,9 +3,9 @@ use std::time::Duration;
 use repmgr_remote::{ConnectError, RemoteError};
 use repmgr_types::BackupId;
 
-use crate::backup::BackupStatus;
 use crate::form::Unreadable;
 use crate::info::InfoError;
+use crate::kind::BackupStatus;
 
 /// Something was asked of a Barman server in vain.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +163,14 @@ pub enum BarmanError {
         #[source]
         source: Box<InfoError>,
     },
+    /// repmgr's metadata on the primary do not have the node.
+    #[error("repmgr's metadata, asked through \"{host}\", have no {}", node_id.map_or("active primary".to_owned(), |id| format!("active node {id}")))]
+    NoRecord {
+        /// The Barman host.
+        host: String,
+        /// The node asked for; the primary without.
+        node_id: Option<i32>,
+    },
     /// Barman knows the backup, but nothing of it is on the Barman host.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -266,7 +274,12 @@ impl BarmanError {
                 "look at the file and at \"barman show-backup {server} {id}\", or choose another backup with --backup-id"
             ),
             Self::Unreadable(e) => e.hint(),
-            Self::TimedOut { .. } => "if the primary does not answer, Barman waits for it in every command of a server with backup_compression, bandwidth_limit or primary_conninfo; set connect_timeout in that server's conninfo and streaming_conninfo".to_owned(),
+            Self::TimedOut { host, .. } => format!("Barman on \"{host}\" may be waiting for a lock of its own, or for a primary that does not answer; connect_timeout in that server's conninfo and streaming_conninfo limits the latter"),
+            Self::NoRecord { .. } => {
+                "give the upstream node's connection string with --upstream-conninfo, or check -d and \
+                 --upstream-node-id"
+                    .to_owned()
+            }
             Self::Failed { host, .. } => {
                 format!("run the same command on \"{host}\", and see Barman's log file there")
             }

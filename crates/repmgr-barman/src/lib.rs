@@ -4,8 +4,8 @@
 //! [`Barman`] is a session on the Barman host, over SSH or on this host ([`repmgr_remote::Host`]).
 //! [`find_backup`](Barman::find_backup) gives a [`Backup`], whose [`form`](Backup::form) says how its files
 //! can be read; [`Hold`] protects it from deletion, and [`recheck`](Barman::recheck) tells whether it still
-//! is what it was. Works with Barman 1.6 to 3.19; nothing here changes anything on the Barman host but a
-//! lock file, takes the lock of the WAL list while all goes well, or waits for ever for a dead primary.
+//! is what it was. Written for Barman 1.6 to 3.19 and tested with 2.19, 3.4 and 3.19. Nothing here changes
+//! anything on the Barman host but a lock file, nor waits for ever for a dead primary.
 //!
 //! This crate must not know the directory a clone goes to, PostgreSQL connections, progress, or how files
 //! are fetched.
@@ -34,15 +34,19 @@ mod error;
 mod form;
 mod hold;
 mod info;
+mod kind;
 mod literal;
 mod lock_dir;
+mod primary;
 mod session;
 mod version;
 
-pub use backup::{Backup, BackupMode, BackupStatus, Keep};
+pub use backup::Backup;
 pub use error::BarmanError;
 pub use form::{Form, TarCodec, Unreadable, UnreadableReason};
 pub use hold::{Hold, HoldError};
 pub use info::{BackupTablespace, InfoError};
+pub use kind::{BackupMode, BackupStatus, Keep};
+pub use primary::UpstreamRecord;
 pub use session::{Barman, CALL_TIMEOUT, ServerAddress};
 pub use version::BarmanVersion;

@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 
+use repmgr_barman::Hold;
 use repmgr_datadir::{Building, FinishError, Tree, create_skeleton};
 
+use crate::barman::{BackupSource, ServerParameters};
 use crate::configure::{configure, link_tablespace};
 use crate::copy::{Copy, Reused, Trees, create_directories};
-use crate::plan::{Gathered, can_resume, gather};
-use crate::request::{BarmanSource, Source};
+use crate::place::Places;
+use crate::plan::{Base, Gathered, can_resume, gather};
+use crate::record::record;
+use crate::request::BarmanSource;
+use crate::slot::Slot;
 use crate::{CloneError, CloneRequest, Context, CopySummary, Event, Plan};
 
 /// Finds every reason to refuse, and touches nothing anywhere.
@@ -27,18 +32,18 @@ pub fn plan(request: &CloneRequest, context: &Context<'_>) -> Result<Plan, Clone
 ///
 /// # Errors
 /// The first reason to refuse.
-pub fn prepare<'a>(
-    request: &'a CloneRequest,
+pub fn prepare<'r>(
+    request: &'r CloneRequest,
     context: &Context<'_>,
-) -> Result<PreparedClone<'a>, CloneError> {
+) -> Result<PreparedClone<'r>, CloneError> {
     let gathered = gather(request, context, true)?;
     Ok(PreparedClone { request, gathered })
 }
 
 /// A clone that can begin.
-pub struct PreparedClone<'a> {
-    request: &'a CloneRequest,
-    gathered: Gathered,
+pub struct PreparedClone<'r> {
+    request: &'r CloneRequest,
+    gathered: Gathered<'r>,
 }
 
 /// A standby that can be started.
@@ -48,8 +53,8 @@ pub struct Summary {
     pub data_directory: PathBuf,
     /// What was done.
     pub plan: Plan,
-    /// Figures of the copy.
-    pub copy: CopySummary,
+    /// Figures of the copy, when it came from Barman.
+    pub copy: Option<CopySummary>,
 }
 
 impl PreparedClone<'_> {
@@ -68,18 +73,15 @@ impl PreparedClone<'_> {
             request,
             mut gathered,
         } = self;
-        let Source::Barman(barman) = &request.source;
-        let slot = create_slot(request, &gathered, context)?;
-        let done = run(barman, &mut gathered, context);
-        match done {
+        let slot = Slot::create(request, &gathered, context)?;
+        match run(request, &mut gathered, &slot, context) {
             Ok(copy) => {
-                record_event(request, &gathered, true, context);
+                record(request, &gathered, None, context);
                 Ok(conclude(request, gathered, copy, context))
             }
             Err(error) => {
-                if slot.is_some() {
-                    drop_slot(request, &gathered, context);
-                }
+                slot.take_back(&gathered, context);
+                record(request, &gathered, Some(&error), context);
                 Err(error)
             }
         }
@@ -87,32 +89,88 @@ impl PreparedClone<'_> {
 }
 
 fn run(
-    barman: &BarmanSource,
-    gathered: &mut Gathered,
+    request: &CloneRequest,
+    gathered: &mut Gathered<'_>,
+    slot: &Slot,
     context: &Context<'_>,
-) -> Result<CopySummary, CloneError> {
+) -> Result<Option<CopySummary>, CloneError> {
     let (building, resumed) = begin(gathered, context)?;
     let data = building.tree();
-    for place in &gathered.places.tablespaces {
-        link_tablespace(&data, place.oid, place.dir.path())?;
-    }
-    let (tablespaces, wal) = gathered
+    let prepared = gathered
         .places
         .prepare(building.permissions(), resumed, context)?;
-    let trees = Trees {
-        data: &data,
-        tablespaces: &tablespaces,
-        wal: wal.as_ref(),
+    let (tablespaces, wal) = &prepared;
+    let (control, summary) = match &mut gathered.base {
+        Base::Barman {
+            request,
+            source,
+            parameters,
+            hold,
+        } => {
+            for place in &gathered.places.tablespaces {
+                link_tablespace(&data, place.origin.oid, place.dir.path())?;
+            }
+            let trees = Trees {
+                data: &data,
+                tablespaces,
+                wal: wal.as_ref(),
+            };
+            create_all_directories(source, parameters, &gathered.places, &trees)?;
+            let summary = fetch(request, source, parameters, hold.take(), &trees, resumed, context)?;
+            (source.read_control()?, Some(summary))
+        }
+        Base::Server(base) => {
+            let slot = slot.for_source();
+            let control = base.copy(
+                request,
+                &gathered.nodes,
+                &gathered.places,
+                slot,
+                &building,
+                context,
+            )?;
+            (control, None)
+        }
     };
-    create_all_directories(gathered, &trees)?;
+    if let Some(external) = &gathered.external {
+        external.write(&data, context)?;
+    }
+    configure(&data, gathered.version, &gathered.settings, context)?;
+    if let Base::Barman { source, .. } = &mut gathered.base {
+        source.barman.recheck(&source.files.backup)?;
+    }
+    context.cancel.check()?;
+    let others: Vec<&Tree> = tablespaces.iter().chain(wal).collect();
+    match building.finish(&others, &control) {
+        // The standby is complete; what is left over disturbs nobody.
+        Err(error @ FinishError::TidyUp(_)) => context.observer.event(Event::Warning {
+            text: error.to_string(),
+            detail: std::error::Error::source(&error).map(ToString::to_string),
+            hint: error.hint(),
+        }),
+        finished => finished?,
+    }
+    Ok(summary)
+}
+
+fn fetch(
+    barman: &BarmanSource,
+    source: &BackupSource,
+    parameters: &ServerParameters,
+    hold: Option<Hold>,
+    trees: &Trees<'_>,
+    resumed: bool,
+    context: &Context<'_>,
+) -> Result<CopySummary, CloneError> {
+    let files = &source.files;
     context.observer.event(Event::RetrievingBackup {
-        backup: gathered.plan.backup.clone(),
-        files: gathered.plan.files,
-        bytes: gathered.plan.bytes,
+        backup: files.backup.id.to_string(),
+        files: files.total_files(),
+        bytes: files.total_size(),
     });
     context.observer.event(Event::ReceivingFileList);
     let reused = match resumed {
-        true => Reused::find(&gathered.source.files, &trees)?,
+        true => Reused::find(files, trees)?,
         false => Reused::nothing(),
     };
     if resumed {
@@ -121,12 +179,11 @@ fn run(
             bytes: reused.bytes,
         });
     }
-    let hold = gathered.hold.take();
     let copy = Copy {
         host: &*barman.host,
-        files: &gathered.source.files,
-        parameters: &gathered.parameters,
-        trees: &trees,
+        files,
+        parameters,
+        trees,
         reused: &reused,
         options: &barman.transfer,
     };
@@ -134,37 +191,15 @@ fn run(
     context.observer.event(Event::CopyFinished {
         summary: summary.clone(),
     });
-    let control = gathered.source.read_control()?;
-    gathered.source.barman.recheck(&gathered.source.files.backup)?;
-    configure(
-        &data,
-        gathered.source.files.backup.version,
-        &gathered.settings,
-        context,
-    )?;
-    context.cancel.check()?;
-    let others: Vec<&Tree> = tablespaces.iter().chain(&wal).collect();
-    match building.finish(&others, &control) {
-        // The standby is complete; what is left over disturbs nobody.
-        Err(error @ FinishError::TidyUp(_)) => {
-            let hint = error.hint();
-            context.observer.event(Event::Warning {
-                text: error.to_string(),
-                detail: std::error::Error::source(&error).map(ToString::to_string),
-                hint,
-            });
-        }
-        finished => finished?,
-    }
     Ok(summary)
 }
 
 /// From here on the directory says that it is unfinished. Whether an interrupted clone is continued.
-fn begin(gathered: &mut Gathered, context: &Context<'_>) -> Result<(Building, bool), CloneError> {
+fn begin(gathered: &mut Gathered<'_>, context: &Context<'_>) -> Result<(Building, bool), CloneError> {
     let Some(claim) = gathered.claim.take() else {
         unreachable!("a prepared clone has taken its directory");
     };
-    if can_resume(&gathered.target, &gathered.identity) {
+    if can_resume(&gathered.target, &gathered.identity, &gathered.base) {
         return Ok((claim.resume()?, true));
     }
     if gathered.plan.existing.is_erased() {
@@ -178,9 +213,14 @@ fn begin(gathered: &mut Gathered, context: &Context<'_>) -> Result<(Building, bo
     ))
 }
 
-fn create_all_directories(gathered: &Gathered, trees: &Trees<'_>) -> Result<(), CloneError> {
-    let version = gathered.source.files.backup.version;
-    if let (Some(_), Some(dir)) = (trees.wal, &gathered.places.wal) {
+fn create_all_directories(
+    source: &BackupSource,
+    parameters: &ServerParameters,
+    places: &Places,
+    trees: &Trees<'_>,
+) -> Result<(), CloneError> {
+    let version = source.files.backup.version;
+    if let (Some(_), Some(dir)) = (trees.wal, &places.wal) {
         let link = if version.num() < 100_000 {
             "pg_xlog"
         } else {
@@ -188,102 +228,29 @@ fn create_all_directories(gathered: &Gathered, trees: &Trees<'_>) -> Result<(), 
         };
         trees.data.symlink(link, dir.path())?;
     }
-    create_directories(&gathered.source.files, trees)?;
+    create_directories(&source.files, trees)?;
     create_skeleton(trees.data, trees.wal, version)?;
     // An empty tablespace without it would accept no table after a promotion.
-    let catalog = gathered.parameters.control.catalog_version;
+    let catalog = parameters.control.catalog_version;
     for tree in trees.tablespaces {
         tree.create_dir(format!("PG_{}_{catalog}", version.major_name()))?;
     }
     Ok(())
 }
 
-/// Before the copy, so that it keeps the WAL the standby will need. `None` when it is there already.
-fn create_slot(
+fn conclude(
     request: &CloneRequest,
-    gathered: &Gathered,
+    gathered: Gathered<'_>,
+    copy: Option<CopySummary>,
     context: &Context<'_>,
-) -> Result<Option<String>, CloneError> {
-    if !request.replication.use_slot {
-        return Ok(None);
-    }
-    let name = request.slot_name();
-    let created = gathered
-        .nodes
-        .with_upstream(context, |upstream| match upstream.slot(&name)? {
-            Some(slot) if slot.active || !slot.physical => Err(CloneError::Metadata {
-                message: format!(
-                    "replication slot \"{name}\" exists on the upstream node and cannot be used"
-                ),
-                detail: Some(match slot.physical {
-                    true => "somebody streams from it".to_owned(),
-                    false => "it is a logical slot".to_owned(),
-                }),
-                hint: Some("check that no other node has this node_id".to_owned()),
-            }),
-            Some(_) => Ok(None),
-            None => {
-                upstream.create_physical_slot(&name)?;
-                Ok(Some(name.clone()))
-            }
-        })?;
-    if let Some(name) = &created {
-        context.observer.event(Event::SlotCreated {
-            name: name.clone(),
-            node_id: gathered.plan.upstream_node_id,
-        });
-    }
-    Ok(created)
-}
-
-fn drop_slot(request: &CloneRequest, gathered: &Gathered, context: &Context<'_>) {
-    let name = request.slot_name();
-    let dropped = gathered
-        .nodes
-        .with_upstream(context, |upstream| Ok(upstream.drop_slot(&name)?));
-    if let Err(error) = dropped {
-        context.observer.event(Event::Warning {
-            text: format!("replication slot \"{name}\" could not be dropped from the upstream node"),
-            detail: Some(error.to_string()),
-            hint: Some("drop it when no clone will use it, or it will keep WAL there for ever".to_owned()),
-        });
-    }
-}
-
-fn record_event(request: &CloneRequest, gathered: &Gathered, successful: bool, context: &Context<'_>) {
-    let endpoint = gathered.nodes.source().endpoint();
-    let details = format!(
-        "cloned from host \"{}\", port {}; backup method: barman; --force: {}",
-        endpoint.host,
-        endpoint.port,
-        if request.force { "Y" } else { "N" }
-    );
-    if gathered.nodes.registered.is_none() {
-        return;
-    }
-    let recorded =
-        gathered
-            .nodes
-            .metadata()
-            .insert_event(request.node.id, "standby_clone", successful, &details);
-    if let Err(error) = recorded {
-        context.observer.event(Event::Warning {
-            text: "unable to create event record".to_owned(),
-            detail: Some(format!("{error}: {}", error.failure)),
-            hint: None,
-        });
-    }
-}
-
-fn conclude(request: &CloneRequest, gathered: Gathered, copy: CopySummary, context: &Context<'_>) -> Summary {
-    context.observer.event(Event::Complete);
-    let start = match &request.start_command {
-        Some(command) => command.clone(),
-        None => format!(
-            "pg_ctl -D {} start",
-            repmgr_remote::quote(&request.data_directory.to_string_lossy())
-        ),
-    };
+) -> Summary {
+    context.observer.event(Event::Complete {
+        method: gathered.plan.method,
+    });
+    let start = request.start_command.clone().unwrap_or_else(|| {
+        let directory = request.data_directory.to_string_lossy();
+        format!("pg_ctl -D {} start", repmgr_remote::quote(&directory))
+    });
     context.observer.event(Event::NextSteps {
         start,
         registered: gathered.nodes.registered,

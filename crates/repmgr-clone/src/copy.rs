@@ -15,7 +15,7 @@ use repmgr_transfer::{
 };
 use repmgr_verify::{FileCheck, Fork, PageCheck, PageRules, RelationFile};
 
-use crate::backup::{BackupFiles, ServerParameters, as_path};
+use crate::barman::{BackupFiles, ServerParameters, as_path};
 use crate::event::Event;
 use crate::request::TransferOptions;
 use crate::{CloneError, Context, CopySummary, Progress};

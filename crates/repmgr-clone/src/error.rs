@@ -4,16 +4,19 @@ use std::path::PathBuf;
 
 use repmgr_barman::{BarmanError, Unreadable};
 use repmgr_datadir::{
-    ClaimError, ControlError, EraseError, FinishError, InspectError, OutsideError, PrepareError, ResumeError,
-    SpaceError, TreeError,
+    AdoptError, ClaimError, ControlError, EraseError, FinishError, InspectError, OutsideError, PrepareError,
+    ResumeError, SpaceError, TreeError,
 };
 use repmgr_recovery::RecoveryError;
 use repmgr_transfer::{ListError, PushError, TransferError};
 use repmgr_types::{BackupId, Cancelled, PgVersion, SystemId, Timeline};
-use repmgr_upstream::{ConnectError, Problem, QueryError};
+use repmgr_upstream::{
+    BaseBackupError, ConnectError, Problem, ProgramError, QueryError, ReplicationCheckError,
+    VerifyBackupError,
+};
 use repmgr_verify::{ControlFileError, ManifestError};
 
-use crate::ReadError;
+use crate::{ExternalFileError, ReadError};
 
 /// What a failed clone failed at, for programs that react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub enum ErrorKind {
     Copy,
     /// The standby's configuration could not be written.
     Configuration,
+    /// A configuration file outside the data directory could not be copied.
+    ExternalFile,
     /// Somebody asked to stop.
     Interrupted,
 }
@@ -178,6 +183,15 @@ pub enum CloneError {
         #[source]
         source: ConnectError,
     },
+    /// The standby could not stream.
+    #[error("no replication connection to the {role}")]
+    Replication {
+        /// "source node", "upstream node".
+        role: &'static str,
+        /// Why not.
+        #[source]
+        source: ReplicationCheckError,
+    },
     /// A question was not answered.
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -195,26 +209,26 @@ pub enum CloneError {
         hint: Option<String>,
     },
     /// The backup is of another cluster.
-    #[error("backup {backup} is of another cluster than the {role}")]
+    #[error("{what} is of another cluster than the {role}")]
     OtherCluster {
-        /// The backup.
-        backup: BackupId,
+        /// "backup 20261126T010513", "source node".
+        what: String,
         /// "source node", "upstream node".
         role: &'static str,
-        /// The backup's.
-        backup_id: SystemId,
+        /// The former's.
+        its_id: SystemId,
         /// The node's.
         node_id: SystemId,
     },
     /// The backup is of another major version.
-    #[error("backup {backup} is of PostgreSQL {}, the {role} runs {}", backup_version.major_name(), node_version.major_name())]
+    #[error("{what} is of PostgreSQL {}, the {role} runs {}", its_version.major_name(), node_version.major_name())]
     OtherVersion {
-        /// The backup.
-        backup: BackupId,
+        /// "backup 20261126T010513", "source node".
+        what: String,
         /// "source node", "upstream node".
         role: &'static str,
-        /// The backup's.
-        backup_version: PgVersion,
+        /// The former's.
+        its_version: PgVersion,
         /// The node's.
         node_version: PgVersion,
     },
@@ -243,6 +257,24 @@ pub enum CloneError {
         hint: String,
     },
 
+    /// `pg_basebackup` cannot be used, or failed.
+    #[error("no base backup from the source node")]
+    BaseBackup(#[from] BaseBackupError),
+    /// `pg_verifybackup` cannot be used, or does not accept the backup.
+    #[error("the base backup could not be verified")]
+    VerifyBackup(#[from] VerifyBackupError),
+    /// What `pg_basebackup` wrote cannot be used.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
+    /// A configuration file outside the data directory could not be copied.
+    #[error("configuration file \"{}\" cannot be copied", path.display())]
+    ExternalFile {
+        /// The file on the source.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: ExternalFileError,
+    },
     /// The files could not be copied.
     #[error(transparent)]
     Transfer(#[from] TransferError),
@@ -287,7 +319,9 @@ impl CloneError {
     pub fn kind(&self) -> ErrorKind {
         use ErrorKind as K;
         match self {
-            Self::Cancelled(_) => K::Interrupted,
+            Self::Cancelled(_)
+            | Self::BaseBackup(BaseBackupError::Program(ProgramError::Cancelled))
+            | Self::VerifyBackup(VerifyBackupError::Program(ProgramError::Cancelled)) => K::Interrupted,
             Self::Erase(EraseError::Cancelled(_)) => K::Interrupted,
             Self::Prepare {
                 source: PrepareError::Erase(EraseError::Cancelled(_)),
@@ -308,6 +342,7 @@ impl CloneError {
             | Self::Erase(_)
             | Self::Resume(_)
             | Self::Write(_)
+            | Self::Adopt(_)
             | Self::Finish(_) => K::Target,
             Self::Barman(_)
             | Self::Unreadable(_)
@@ -321,9 +356,11 @@ impl CloneError {
             | Self::ControlFile { .. }
             | Self::Manifest { .. }
             | Self::Transfer(_) => K::Barman,
-            Self::Damaged { .. } => K::Copy,
+            Self::Damaged { .. } | Self::BaseBackup(_) | Self::VerifyBackup(_) => K::Copy,
+            Self::ExternalFile { .. } => K::ExternalFile,
             Self::Connect { .. } => K::Connection,
             Self::Query(_) => K::Query,
+            Self::Replication { .. } => K::Prerequisite,
             Self::Problems(_)
             | Self::Metadata { .. }
             | Self::OtherCluster { .. }
@@ -337,11 +374,9 @@ impl CloneError {
     /// More about it: the causes, one after the other.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Self::OtherCluster {
-                backup_id, node_id, ..
-            } => Some(format!(
-                "the backup's system identifier is {backup_id}, the node's is {node_id}"
-            )),
+            Self::OtherCluster { its_id, node_id, .. } => {
+                Some(format!("the system identifiers are {its_id} and {node_id}"))
+            }
             Self::OtherTimeline { reason, .. } => Some(reason.clone()),
             Self::Problems(problems) => problems.first().and_then(|problem| problem.detail.clone()),
             Self::Metadata { detail, .. } => detail.clone(),
@@ -381,6 +416,7 @@ impl CloneError {
             Self::Read(error) => error.hint(),
             Self::Connect { source, .. } => source.hint(),
             Self::Query(error) => error.hint(),
+            Self::Replication { source, .. } => source.hint(),
             Self::Problems(problems) => problems.first().and_then(|problem| problem.hint.clone()),
             Self::Metadata { hint, .. } => hint.clone(),
             Self::OtherCluster { .. } => Some(
@@ -391,6 +427,10 @@ impl CloneError {
                 Some("take a new backup of the upstream node, or choose an older one with --backup-id".to_owned())
             }
             Self::NoWal { hint, .. } => Some(hint.clone()),
+            Self::BaseBackup(error) => error.hint(),
+            Self::VerifyBackup(error) => error.hint(),
+            Self::Adopt(error) => error.hint(),
+            Self::ExternalFile { source, .. } => source.hint(),
             Self::Transfer(error) => error.hint(),
             Self::Damaged { .. } => Some(
                 "check the disks of the Barman host and take a new backup; --accept-damage clones nevertheless"

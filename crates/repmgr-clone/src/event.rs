@@ -7,6 +7,8 @@ use std::time::Duration;
 use repmgr_datadir::Preparation;
 use serde::Serialize;
 
+use crate::Method;
+
 /// Hears what a clone does. Called from several threads.
 pub trait Observer: Sync {
     /// Something happened, in the order in which it did.
@@ -84,7 +86,10 @@ pub enum Event {
     /// It has told.
     ServerParametersFetched,
     /// A connection to the source node is being made.
-    ConnectingToSource,
+    ConnectingToSource {
+        /// How the base backup will come here.
+        method: Method,
+    },
     /// It is there.
     ConnectedToSource,
     /// The source node is fit to be cloned.
@@ -146,6 +151,18 @@ pub enum Event {
     },
     /// The files to copy are determined.
     ReceivingFileList,
+    /// `pg_basebackup` is started.
+    StartingBaseBackup {
+        /// The command line, without secrets.
+        command: String,
+        /// Whether the server waits for its next checkpoint first.
+        waits_for_checkpoint: bool,
+    },
+    /// A configuration file outside the data directory was copied.
+    ExternalFileCopied {
+        /// Where it is here.
+        path: PathBuf,
+    },
     /// Something that may be wrong and does not stop the clone.
     Warning {
         /// One line.
@@ -170,7 +187,10 @@ pub enum Event {
         summary: CopySummary,
     },
     /// The standby is complete.
-    Complete,
+    Complete {
+        /// How the base backup came here.
+        method: Method,
+    },
     /// What to do next.
     NextSteps {
         /// A command that starts PostgreSQL.
@@ -268,7 +288,12 @@ impl Event {
                 Level::Info,
                 "server parameters were successfully fetched from Barman".to_owned(),
             ),
-            Self::ConnectingToSource => (Level::Info, "connecting to upstream node".to_owned()),
+            Self::ConnectingToSource {
+                method: Method::Barman,
+            } => (Level::Info, "connecting to upstream node".to_owned()),
+            Self::ConnectingToSource {
+                method: Method::PgBasebackup,
+            } => (Level::Info, "connecting to source node".to_owned()),
             Self::ConnectedToSource => (
                 Level::Info,
                 "connected to source node, checking its state".to_owned(),
@@ -335,7 +360,27 @@ impl Event {
             Self::Warning { text, detail, hint } => return message(Level::Warning, text, detail, hint),
             Self::Notice { text, detail, hint } => return message(Level::Notice, text, detail, hint),
             Self::CopyFinished { summary } => (Level::Info, summary.to_string()),
-            Self::Complete => (Level::Notice, "standby clone (from Barman) complete".to_owned()),
+            Self::Complete {
+                method: Method::Barman,
+            } => (Level::Notice, "standby clone (from Barman) complete".to_owned()),
+            Self::Complete { method } => (Level::Notice, format!("standby clone (using {method}) complete")),
+            Self::StartingBaseBackup {
+                command,
+                waits_for_checkpoint,
+            } => {
+                return Some(Message {
+                    level: Level::Notice,
+                    text: "starting backup (using pg_basebackup)...".to_owned(),
+                    detail: Some(format!("executing: {command}")),
+                    hint: waits_for_checkpoint.then(|| {
+                        "this may take some time; consider using the -c/--fast-checkpoint option".to_owned()
+                    }),
+                });
+            }
+            Self::ExternalFileCopied { path } => (
+                Level::Info,
+                format!("configuration file copied to \"{}\"", path.display()),
+            ),
             Self::NextSteps { start, .. } => {
                 return Some(Message {
                     level: Level::Notice,

@@ -9,26 +9,33 @@
 //! What happens is told to an [`Observer`]. Nothing here prints, reads a command line or a
 //! configuration file, or handles a signal: cancel through the [`Context`].
 
-mod backup;
+mod barman;
 mod clone;
 mod configure;
 mod copy;
 mod error;
 mod event;
+mod external;
 mod node;
+mod notify;
 mod place;
 mod plan;
+mod record;
 mod remote_file;
 mod request;
+mod server;
+mod slot;
 
 pub use clone::{PreparedClone, Summary, plan, prepare};
 pub use error::{CloneError, ErrorKind};
 pub use event::{ByteSize, CopySummary, Event, Level, Message, Observer, Progress};
+pub use external::ExternalFileError;
+pub use notify::{Notification, NotifiedEvent, NotifyError};
 pub use plan::{Existing, Plan};
 pub use remote_file::ReadError;
 pub use request::{
-    BarmanSource, CloneRequest, Context, NodeIdentity, ReplicationOptions, Source, TransferOptions,
-    UpstreamChoice,
+    BarmanSource, CloneRequest, Context, ExternalFiles, Method, NodeIdentity, Placement, ReplicationOptions,
+    ServerSource, Source, TransferOptions, UpstreamChoice,
 };
 // What a caller needs to fill in a request.
 pub use repmgr_barman::ServerAddress;

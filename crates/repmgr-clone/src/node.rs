@@ -1,19 +1,38 @@
 //! The nodes the clone has to do with: the source node, the primary, the upstream node.
 
-use repmgr_barman::Backup;
-use repmgr_types::{Conninfo, SystemId};
-use repmgr_upstream::{ExtensionState, NodeRecord, Requirements, Severity, Upstream, connect};
+use repmgr_types::{Conninfo, PgVersion, SystemId, Timeline};
+use repmgr_upstream::{
+    ConnectError, ConnectErrorKind, ExtensionState, NodeRecord, Requirements, Severity, Upstream,
+    check_replication, connect, connect_replication,
+};
 
-use crate::{CloneError, CloneRequest, Context, Event};
+use crate::{CloneError, CloneRequest, Context, Event, Source};
+
+/// The cluster that is copied, as the base backup's source knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Cluster {
+    /// For messages: "backup 20261126T010513", "the source node".
+    pub(crate) what: String,
+    pub(crate) version: PgVersion,
+    pub(crate) system_id: SystemId,
+}
+
+/// A node we are connected to, and how.
+#[derive(Debug)]
+struct Session {
+    node: Upstream,
+    conninfo: Conninfo,
+}
 
 /// Sessions and facts about the nodes, gathered while planning.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    source: Upstream,
+    /// `None` when no node can or may be connected to.
+    source: Option<Session>,
     /// The primary, when the source node is a standby.
-    primary: Option<Upstream>,
+    primary: Option<Session>,
     /// The node the standby will follow; `None` without metadata.
-    pub(crate) upstream: Option<NodeRecord>,
+    pub(crate) upstream_id: Option<i32>,
     /// How the standby reaches it.
     pub(crate) upstream_conninfo: Conninfo,
     /// As whom; `None` for the user in `upstream_conninfo`.
@@ -23,70 +42,181 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// Connects to the source node and checks that a standby of it can be made from `backup`.
-    pub(crate) fn gather(
-        request: &CloneRequest,
-        backup: &Backup,
-        context: &Context<'_>,
-        dry_run: bool,
-    ) -> Result<Self, CloneError> {
-        context.observer.event(Event::ConnectingToSource);
-        let source =
-            connect(&request.connection, context.environment).map_err(|source| CloneError::Connect {
-                role: "source node",
-                source,
-            })?;
+    /// Connects to the source node, and to the primary if that is another.
+    pub(crate) fn connect(request: &CloneRequest, context: &Context<'_>) -> Result<Self, ConnectFailure> {
+        let method = request.source.method();
+        context.observer.event(Event::ConnectingToSource { method });
+        let conninfo = request.connection.clone();
+        let node = connect(&conninfo, context.environment).map_err(ConnectFailure::Source)?;
         context.observer.event(Event::ConnectedToSource);
-        let size = source.database_size_pretty()?;
-        check_same_cluster(&source, backup, "source node")?;
-        let primary = if source.is_in_recovery()? {
-            find_primary(&source, context)?
-        } else {
-            None
+        let source = Session { node, conninfo };
+        let primary = match source.node.is_in_recovery().map_err(CloneError::from)? {
+            true => find_primary(&source.node, context)?,
+            false => None,
         };
-        context.observer.event(Event::SourceChecked { size });
-        let mut nodes = Self {
-            source,
+        Ok(Self {
+            source: Some(source),
             primary,
-            upstream: None,
-            upstream_conninfo: Conninfo::new(),
+            ..Self::unconnected(Conninfo::new())
+        })
+    }
+
+    /// Without any connection: all that is known is how to reach the upstream node.
+    pub(crate) fn unconnected(upstream_conninfo: Conninfo) -> Self {
+        Self {
+            source: None,
+            primary: None,
+            upstream_id: None,
+            upstream_conninfo,
             replication_user: None,
             registered: None,
-        };
-        let has_metadata = nodes.check_extension(request, context, dry_run)?;
-        nodes.choose_upstream(request, has_metadata)?;
-        nodes.check_settings(request, context)?;
+        }
+    }
+
+    /// Checks that a standby can be made of the source node, and chooses the node it will follow.
+    pub(crate) fn check(
+        &mut self,
+        request: &CloneRequest,
+        cluster: Option<&Cluster>,
+        context: &Context<'_>,
+        dry_run: bool,
+    ) -> Result<(), CloneError> {
+        let Some(source) = &self.source else { return Ok(()) };
+        let size = source.node.database_size_pretty()?;
+        if let Some(cluster) = cluster {
+            check_same_cluster(&source.node, cluster, "source node")?;
+        }
+        context.observer.event(Event::SourceChecked { size });
+        let has_metadata = self.check_extension(request, context, dry_run)?;
+        self.choose_upstream(request, has_metadata)?;
+        self.check_settings(request, context)?;
         if dry_run {
             context.observer.event(Event::UpstreamChosen {
-                node_id: nodes.upstream.as_ref().map(|record| record.node_id),
-                conninfo: nodes.upstream_conninfo.to_string(),
+                node_id: self.upstream_id,
+                conninfo: self.upstream_conninfo.to_string(),
             });
         }
-        Ok(nodes)
+        Ok(())
     }
 
     /// The node that was connected to.
-    pub(crate) fn source(&self) -> &Upstream {
-        &self.source
+    pub(crate) fn source(&self) -> Option<&Upstream> {
+        self.source.as_ref().map(|session| &session.node)
     }
 
     /// The node with repmgr's metadata, which can be written if it is a primary.
-    pub(crate) fn metadata(&self) -> &Upstream {
-        self.primary.as_ref().unwrap_or(&self.source)
+    fn metadata(&self) -> Option<&Session> {
+        self.primary.as_ref().or(self.source.as_ref())
     }
 
-    /// A session with the upstream node: one that is there already, or a new one.
-    pub(crate) fn with_upstream<T>(
+    /// A new session with the upstream node.
+    pub(crate) fn connect_upstream(&self, context: &Context<'_>) -> Result<Upstream, CloneError> {
+        connect(&self.upstream_conninfo, context.environment).map_err(|source| CloneError::Connect {
+            role: "upstream node",
+            source,
+        })
+    }
+
+    /// Records an event where repmgr keeps them. A long copy may have outlived the session.
+    pub(crate) fn insert_event(
         &self,
+        node_id: i32,
+        event: &str,
+        successful: bool,
+        details: &str,
         context: &Context<'_>,
-        ask: impl FnOnce(&Upstream) -> Result<T, CloneError>,
-    ) -> Result<T, CloneError> {
-        let upstream =
-            connect(&self.upstream_conninfo, context.environment).map_err(|source| CloneError::Connect {
-                role: "upstream node",
-                source,
-            })?;
-        ask(&upstream)
+    ) -> Result<(), String> {
+        let Some(session) = self.metadata().filter(|_| self.registered.is_some()) else {
+            return Ok(());
+        };
+        let insert = |node: &Upstream| node.insert_event(node_id, event, successful, details);
+        let Err(first) = insert(&session.node) else {
+            return Ok(());
+        };
+        log::debug!("{first}: {}; connecting anew", first.failure);
+        let again = connect(&session.conninfo, context.environment).map_err(|error| error.to_string())?;
+        insert(&again).map_err(|error| format!("{error}: {}", error.failure))
+    }
+
+    /// The history of `timeline` as the upstream node has it.
+    pub(crate) fn timeline_history(&self, timeline: Timeline, context: &Context<'_>) -> Option<Vec<u8>> {
+        let connection = connect_replication(&self.replication_conninfo(), context.environment);
+        let history = match connection {
+            Ok(connection) => connection
+                .timeline_history(timeline)
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match history {
+            Ok(history) => history.map(String::into_bytes),
+            Err(error) => {
+                log::debug!("no timeline history from the upstream node: {error}");
+                None
+            }
+        }
+    }
+
+    /// How replication connections to the upstream node are made.
+    pub(crate) fn replication_conninfo(&self) -> Conninfo {
+        as_user(&self.upstream_conninfo, self.replication_user.as_deref())
+    }
+
+    /// How replication connections to the source node are made.
+    pub(crate) fn source_replication_conninfo(&self, request: &CloneRequest) -> Conninfo {
+        as_user(&request.connection, self.replication_user.as_deref())
+    }
+
+    /// Whether the standby will stream from the very node that is copied.
+    pub(crate) fn source_is_upstream(&self, upstream: &Upstream) -> bool {
+        self.source()
+            .is_some_and(|source| source.endpoint() == upstream.endpoint())
+    }
+
+    /// Opens as many replication connections as will be needed, as the user that will need them.
+    pub(crate) fn check_replication(
+        &self,
+        request: &CloneRequest,
+        cluster: &Cluster,
+        context: &Context<'_>,
+    ) -> Result<(), CloneError> {
+        if request.upstream.no_connection {
+            return Ok(());
+        }
+        let mut wanted = vec![("upstream node", self.replication_conninfo(), 1)];
+        if let Source::Server(server) = &request.source {
+            let connections = if server.streams_wal() { 2 } else { 1 };
+            wanted.push((
+                "source node",
+                self.source_replication_conninfo(request),
+                connections,
+            ));
+        }
+        for (role, conninfo, count) in wanted {
+            match check_replication(&conninfo, context.environment, count) {
+                Ok(found) if found.system_identifier == cluster.system_id => {
+                    context.observer.event(Event::SettingChecked {
+                        text: format!(
+                            "replication connections to the {role} are possible ({count} required)"
+                        ),
+                    });
+                }
+                Ok(found) => {
+                    return Err(CloneError::OtherCluster {
+                        what: cluster.what.clone(),
+                        role,
+                        its_id: cluster.system_id,
+                        node_id: found.system_identifier,
+                    });
+                }
+                Err(source) if request.force => context.observer.event(Event::Warning {
+                    text: format!("no replication connection to the {role}"),
+                    hint: source.hint(),
+                    detail: Some(with_causes(&source)),
+                }),
+                Err(source) => return Err(CloneError::Replication { role, source }),
+            }
+        }
+        Ok(())
     }
 
     fn check_extension(
@@ -95,31 +225,36 @@ impl Nodes {
         context: &Context<'_>,
         dry_run: bool,
     ) -> Result<bool, CloneError> {
-        let node = self.metadata();
+        let Some(Session { node, .. }) = self.metadata() else {
+            return Ok(false);
+        };
         let database = node.dbname().to_owned();
         let (message, detail, hint) = match node.extension_state()? {
             ExtensionState::Installed { version } => {
                 if dry_run {
-                    context.observer.event(Event::ExtensionInstalled { database, version });
+                    context
+                        .observer
+                        .event(Event::ExtensionInstalled { database, version });
                 }
                 return Ok(true);
             }
             ExtensionState::Outdated { installed, available } => (
-                format!("the \"repmgr\" extension in database \"{database}\" is older than the one installed on its host"),
+                format!(
+                    "the \"repmgr\" extension in database \"{database}\" is older than the one installed on its host"
+                ),
                 format!("version {installed} is in the database, {available} is available"),
-                "execute \"ALTER EXTENSION repmgr UPDATE\" there".to_owned(),
+                "execute \"ALTER EXTENSION repmgr UPDATE\" there",
             ),
             ExtensionState::Available { .. } => (
                 format!("repmgr extension is available but not installed in database \"{database}\""),
                 format!("connected to {}", node.endpoint()),
                 "check that the connection parameters name the database with repmgr's metadata (-d), or register \
-                 the primary first"
-                    .to_owned(),
+                 the primary first",
             ),
             ExtensionState::NotAvailable => (
                 format!("repmgr extension not found in database \"{database}\""),
                 format!("connected to {}", node.endpoint()),
-                "install the repmgr extension there and register the primary".to_owned(),
+                "install the repmgr extension there and register the primary",
             ),
         };
         if request.force {
@@ -138,66 +273,23 @@ impl Nodes {
     }
 
     fn choose_upstream(&mut self, request: &CloneRequest, has_metadata: bool) -> Result<(), CloneError> {
-        let metadata = |message: String, detail: Option<String>, hint: &str| CloneError::Metadata {
-            message,
-            detail,
-            hint: Some(hint.to_owned()),
-        };
-        if has_metadata {
-            let node = self.metadata();
-            let twin = node.nodes_by_name(&request.node.name)?;
-            if let Some(twin) = twin.iter().find(|record| record.node_id != request.node.id) {
-                return Err(metadata(
-                    format!(
-                        "another node ({}) already uses the name \"{}\"",
-                        twin.node_id, request.node.name
-                    ),
-                    None,
-                    "give each node its own node_name",
-                ));
-            }
-            let record = match request.upstream.node_id {
-                Some(id) => node.node_by_id(id)?,
-                None => node.primary_node()?,
-            };
-            let own = node.node_by_id(request.node.id)?;
-            self.registered = Some(own.is_some());
-            match (&record, request.upstream.node_id) {
-                (Some(record), _) if record.node_id == request.node.id => {
-                    return Err(metadata(
-                        format!("node {} cannot be its own upstream node", record.node_id),
-                        None,
-                        "check node_id in repmgr.conf, and --upstream-node-id",
-                    ));
-                }
-                (Some(_), _) => {}
-                (None, Some(id)) => {
-                    return Err(metadata(
-                        format!("unable to find record for upstream node {id}"),
-                        None,
-                        "check --upstream-node-id against \"repmgr cluster show\"",
-                    ));
-                }
-                (None, None) => {
-                    return Err(metadata(
-                        "unable to find record for the active primary node".to_owned(),
-                        None,
-                        "register the primary with \"repmgr primary register\", or give --upstream-node-id",
-                    ));
-                }
-            }
-            self.upstream = record;
+        let mut record = None;
+        if let Some(session) = self.metadata().filter(|_| has_metadata) {
+            record = Some(upstream_record(request, &session.node)?);
+            self.registered = Some(session.node.node_by_id(request.node.id)?.is_some());
         }
-        self.upstream_conninfo = match (&request.upstream.conninfo, &self.upstream) {
+        self.upstream_id = record
+            .as_ref()
+            .map(|record| record.node_id)
+            .or(request.upstream.node_id);
+        self.upstream_conninfo = match (&request.upstream.conninfo, &record) {
             (Some(conninfo), _) => conninfo.clone(),
             (None, Some(record)) => record.conninfo.clone(),
             (None, None) => self.connection_used(request),
         };
-        self.replication_user = request
-            .upstream
-            .replication_user
-            .clone()
-            .or_else(|| self.upstream.as_ref().map(|record| record.repluser.clone()))
+        let chosen = request.upstream.replication_user.clone();
+        self.replication_user = chosen
+            .or(record.map(|record| record.repluser))
             .filter(|user| !user.is_empty());
         Ok(())
     }
@@ -205,21 +297,30 @@ impl Nodes {
     /// Without metadata the standby follows the node we are connected to, as we are connected.
     fn connection_used(&self, request: &CloneRequest) -> Conninfo {
         let mut conninfo = request.connection.clone();
-        let endpoint = self.source.endpoint();
-        conninfo.set("host", endpoint.host.clone());
-        conninfo.set("port", endpoint.port.to_string());
-        conninfo.set("user", self.source.user());
+        if let Some(source) = self.source() {
+            conninfo.set("host", source.endpoint().host.clone());
+            conninfo.set("port", source.endpoint().port.to_string());
+            conninfo.set("user", source.user());
+        }
         conninfo
     }
 
     fn check_settings(&self, request: &CloneRequest, context: &Context<'_>) -> Result<(), CloneError> {
-        let requirements = Requirements {
+        let Some(source) = self.source() else {
+            return Ok(());
+        };
+        let mut requirements = Requirements {
             replication_slot: request.replication.use_slot,
             ..Requirements::default()
         };
-        let (errors, warnings): (Vec<_>, Vec<_>) = self
-            .source
-            .checks(&requirements)?
+        if let Source::Server(server) = &request.source {
+            requirements.wal_senders = if server.streams_wal() { 2 } else { 1 };
+            requirements.server_keeps_wal = !request.replication.use_slot
+                && !server.streams_wal()
+                && request.replication.restore_command.is_none();
+        }
+        let problems = source.checks(&requirements)?;
+        let (errors, warnings): (Vec<_>, Vec<_>) = problems
             .into_iter()
             .partition(|problem| problem.severity == Severity::Error);
         for problem in warnings {
@@ -236,64 +337,148 @@ impl Nodes {
     }
 }
 
-fn find_primary(source: &Upstream, context: &Context<'_>) -> Result<Option<Upstream>, CloneError> {
+/// Why there is no session with the source node.
+pub(crate) enum ConnectFailure {
+    /// It cannot be connected to.
+    Source(ConnectError),
+    /// It can, but something else went wrong.
+    Other(CloneError),
+}
+
+impl From<CloneError> for ConnectFailure {
+    fn from(error: CloneError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl ConnectFailure {
+    /// Whether another way to the same node may work.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Source(error) if error.kind() == ConnectErrorKind::Unreachable)
+    }
+}
+
+impl From<ConnectFailure> for CloneError {
+    fn from(failure: ConnectFailure) -> Self {
+        match failure {
+            ConnectFailure::Source(source) => Self::Connect {
+                role: "source node",
+                source,
+            },
+            ConnectFailure::Other(error) => error,
+        }
+    }
+}
+
+fn as_user(conninfo: &Conninfo, user: Option<&str>) -> Conninfo {
+    let mut conninfo = conninfo.clone();
+    if let Some(user) = user {
+        conninfo.set("user", user);
+    }
+    conninfo
+}
+
+/// The record of the node to follow: the one asked for, or the primary's.
+fn upstream_record(request: &CloneRequest, node: &Upstream) -> Result<NodeRecord, CloneError> {
+    let refuse = |message: String, hint: &str| {
+        Err(CloneError::Metadata {
+            message,
+            detail: None,
+            hint: Some(hint.to_owned()),
+        })
+    };
+    let namesakes = node.nodes_by_name(&request.node.name)?;
+    if let Some(other) = namesakes.iter().find(|record| record.node_id != request.node.id) {
+        return refuse(
+            format!(
+                "another node ({}) already uses the name \"{}\"",
+                other.node_id, request.node.name
+            ),
+            "give each node its own node_name",
+        );
+    }
+    let record = match request.upstream.node_id {
+        Some(id) => node.node_by_id(id)?,
+        None => node.primary_node()?,
+    };
+    match (record, request.upstream.node_id) {
+        (Some(record), _) if record.node_id == request.node.id => refuse(
+            format!("node {} cannot be its own upstream node", record.node_id),
+            "check node_id in repmgr.conf, and --upstream-node-id",
+        ),
+        (Some(record), _) => Ok(record),
+        (None, Some(id)) => refuse(
+            format!("unable to find record for upstream node {id}"),
+            "check --upstream-node-id against \"repmgr cluster show\"",
+        ),
+        (None, None) => refuse(
+            "unable to find record for the active primary node".to_owned(),
+            "register the primary with \"repmgr primary register\", or give --upstream-node-id",
+        ),
+    }
+}
+
+fn find_primary(source: &Upstream, context: &Context<'_>) -> Result<Option<Session>, CloneError> {
     if !matches!(source.extension_state()?, ExtensionState::Installed { .. }) {
         return Ok(None);
     }
     let search = source.find_primary(context.environment)?;
+    if let Some((record, node)) = search.found {
+        return Ok(Some(Session {
+            node,
+            conninfo: record.conninfo,
+        }));
+    }
     let unreachable: Vec<String> = search
         .unreachable
         .iter()
         .map(|(record, error)| format!("node {} ({}): {error}", record.node_id, record.node_name))
         .collect();
-    match search.found {
-        Some((_, primary)) => Ok(Some(primary)),
-        None => Err(CloneError::Metadata {
-            message: "unable to find the primary node".to_owned(),
-            detail: Some(match unreachable.is_empty() {
-                true => "the source node is a standby, and no other node is a primary".to_owned(),
-                false => unreachable.join("\n"),
-            }),
-            hint: Some("check with \"repmgr cluster show\" on the source node".to_owned()),
+    Err(CloneError::Metadata {
+        message: "unable to find the primary node".to_owned(),
+        detail: Some(match unreachable.is_empty() {
+            true => "the source node is a standby, and no other node is a primary".to_owned(),
+            false => unreachable.join("\n"),
         }),
-    }
+        hint: Some("check with \"repmgr cluster show\" on the source node".to_owned()),
+    })
 }
 
-/// The backup must be one of the cluster that `node` is part of, and of its major version.
+/// The base backup must be one of the cluster that `node` is part of, and of its major version.
 pub(crate) fn check_same_cluster(
     node: &Upstream,
-    backup: &Backup,
+    cluster: &Cluster,
     role: &'static str,
 ) -> Result<(), CloneError> {
     let node_version = node.server_version();
-    if !node_version.same_major(backup.version) {
+    if !node_version.same_major(cluster.version) {
         return Err(CloneError::OtherVersion {
-            backup: backup.id.clone(),
+            what: cluster.what.clone(),
             role,
-            backup_version: backup.version,
+            its_version: cluster.version,
             node_version,
         });
     }
-    match backup.system_id {
-        Some(backup_id) => check_system_id(node, backup, backup_id, role),
-        None => Ok(()),
-    }
-}
-
-pub(crate) fn check_system_id(
-    node: &Upstream,
-    backup: &Backup,
-    backup_id: SystemId,
-    role: &'static str,
-) -> Result<(), CloneError> {
     let node_id = node.system_identifier()?;
-    if node_id == backup_id {
+    if node_id == cluster.system_id {
         return Ok(());
     }
     Err(CloneError::OtherCluster {
-        backup: backup.id.clone(),
+        what: cluster.what.clone(),
         role,
-        backup_id,
+        its_id: cluster.system_id,
         node_id,
     })
+}
+
+/// An error and what caused it, as one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
 }

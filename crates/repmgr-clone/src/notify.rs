@@ -186,10 +186,7 @@ mod tests {
     #[test]
     fn every_placeholder_has_its_value_and_others_stay() {
         let rendered = notification("x %n %e %s '%t' %c%p%a %% %x %").render(&EVENT);
-        assert_eq!(
-            rendered,
-            "x 2 standby_clone 1 '2026-01-02 03:04:05+00'  % %x %"
-        );
+        assert_eq!(rendered, "x 2 standby_clone 1 '2026-01-02 03:04:05+00'  % %x %");
     }
 
     #[test]

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use repmgr_barman::Backup;
 use repmgr_datadir::{
     Claim, InspectWarning, Kind, OldContent, OutsideDir, OutsideState, Permissions, Space, TakeOptions,
     Target, TargetState, Tree, TreeError,
 };
-use repmgr_transfer::Listing;
 
 use crate::event::ByteSize;
 use crate::{CloneError, CloneRequest, Context, Event};
@@ -21,22 +19,17 @@ const SPARE_BYTES: u64 = 64 << 20;
 pub(crate) struct Identity(serde_json::Value);
 
 impl Identity {
-    pub(crate) fn new(backup: &Backup, source: &str, server: &str, places: &Places) -> Self {
+    /// `source` says what is cloned; where tablespaces and WAL go belongs to it.
+    pub(crate) fn new(mut source: serde_json::Value, major: String, places: &Places) -> Self {
         let tablespaces: BTreeMap<String, &Path> = places
             .tablespaces
             .iter()
-            .map(|place| (place.oid.to_string(), place.dir.path()))
+            .map(|place| (place.origin.oid.to_string(), place.dir.path()))
             .collect();
-        Self(serde_json::json!({
-            "method": "barman",
-            "host": source,
-            "server": server,
-            "backup": backup.id.to_string(),
-            "system_id": backup.system_id.map(|id| id.to_string()),
-            "major": backup.version.major_name(),
-            "tablespaces": tablespaces,
-            "wal_directory": places.wal.as_ref().map(OutsideDir::path),
-        }))
+        source["major"] = major.into();
+        source["tablespaces"] = serde_json::json!(tablespaces);
+        source["wal_directory"] = serde_json::json!(places.wal.as_ref().map(OutsideDir::path));
+        Self(source)
     }
 
     pub(crate) fn value(&self) -> serde_json::Value {
@@ -65,17 +58,24 @@ enum OutsideKey {
     Wal,
 }
 
+/// A tablespace where it comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) oid: u32,
+    pub(crate) name: String,
+    pub(crate) location: PathBuf,
+}
+
 /// A tablespace's directory here.
 #[derive(Debug)]
 pub(crate) struct TablespacePlace {
-    pub(crate) oid: u32,
-    pub(crate) name: String,
+    pub(crate) origin: Origin,
     pub(crate) dir: OutsideDir,
 }
 
 impl TablespacePlace {
     pub(crate) fn purpose(&self) -> String {
-        format!("the directory of tablespace \"{}\"", self.name)
+        format!("the directory of tablespace \"{}\"", self.origin.name)
     }
 }
 
@@ -137,29 +137,25 @@ pub(crate) fn take(
 pub(crate) fn inspect_outside(
     request: &CloneRequest,
     target: &Target,
-    backup: &Backup,
+    origins: Vec<Origin>,
     context: &Context<'_>,
 ) -> Result<Places, CloneError> {
     let old_major = match target.state() {
         TargetState::Instance(instance) => Some(instance.major.as_str()),
         _ => None,
     };
-    let mut tablespaces = Vec::with_capacity(backup.tablespaces.len());
-    for tablespace in &backup.tablespaces {
-        let location = request.mapped(Path::new(&tablespace.location));
-        let purpose = format!("the directory of tablespace \"{}\"", tablespace.name);
-        let unfinished =
-            Identity::major_of_unfinished(target, &OutsideKey::Tablespace(tablespace.oid), location);
+    let mut tablespaces = Vec::with_capacity(origins.len());
+    warn_of_unused_mappings(request, &origins, context);
+    for origin in origins {
+        let location = request.mapped(&origin.location);
+        let purpose = format!("the directory of tablespace \"{}\"", origin.name);
+        let unfinished = Identity::major_of_unfinished(target, &OutsideKey::Tablespace(origin.oid), location);
         let ours = unfinished
             .as_deref()
             .or(old_major.filter(|_| target.links_to(location)));
         let dir = OutsideDir::tablespace(location, target, ours)
             .map_err(|source| CloneError::Outside { purpose, source })?;
-        tablespaces.push(TablespacePlace {
-            oid: tablespace.oid,
-            name: tablespace.name.clone(),
-            dir,
-        });
+        tablespaces.push(TablespacePlace { origin, dir });
     }
     let wal = request
         .wal_directory
@@ -175,21 +171,17 @@ pub(crate) fn inspect_outside(
         .transpose()?;
     let places = Places { tablespaces, wal };
     places.check_apart()?;
-    warn_of_unused_mappings(request, backup, context);
     warn_of_leftovers(target, &places, context);
     Ok(places)
 }
 
-fn warn_of_unused_mappings(request: &CloneRequest, backup: &Backup, context: &Context<'_>) {
+fn warn_of_unused_mappings(request: &CloneRequest, origins: &[Origin], context: &Context<'_>) {
     for (old, _) in &request.tablespace_mapping {
-        let used = backup
-            .tablespaces
-            .iter()
-            .any(|tablespace| Path::new(&tablespace.location) == old);
+        let used = origins.iter().any(|origin| origin.location == *old);
         if !used {
             context.observer.event(Event::Warning {
                 text: format!(
-                    "tablespace_mapping for \"{}\" is not used: the backup has no tablespace there",
+                    "tablespace_mapping for \"{}\" is not used: no tablespace is there",
                     old.display()
                 ),
                 detail: None,
@@ -276,23 +268,17 @@ impl Places {
     }
 }
 
-/// Refuses when the files do not fit. What will be erased counts as free.
-pub(crate) fn check_space(
-    target: &Target,
-    places: &Places,
-    data: &Listing,
-    tablespaces: &[Listing],
-) -> Result<(), CloneError> {
+/// Refuses when `bytes`, those of the data directory first and then of each tablespace, do not fit.
+/// What will be erased counts as free.
+pub(crate) fn check_space(target: &Target, places: &Places, bytes: &[u64]) -> Result<(), CloneError> {
     let mut needs: BTreeMap<u64, (PathBuf, Space, u64)> = BTreeMap::new();
     let dirs = places.tablespaces.iter().map(|place| place.dir.path());
-    let wanted = std::iter::once((target.path(), data)).chain(dirs.zip(tablespaces));
-    for (path, listing) in wanted {
+    for (path, bytes) in std::iter::once(target.path()).chain(dirs).zip(bytes) {
         let space = Space::at(path)?;
         let entry = needs
             .entry(space.filesystem)
             .or_insert_with(|| (path.to_owned(), space, SPARE_BYTES));
-        // Whole blocks, and one more for a directory entry and an inode.
-        entry.2 += listing.total_size() + listing.len() as u64 * 4096;
+        entry.2 += bytes;
     }
     for (filesystem, (path, space, needed)) in needs {
         let available = space

@@ -4,30 +4,32 @@ use std::fmt;
 use std::path::PathBuf;
 
 use repmgr_barman::{Backup, Hold};
-use repmgr_datadir::{Claim, Target, TargetState};
+use repmgr_datadir::{Claim, Permissions, Target, TargetState};
 use repmgr_recovery::{PrimaryConninfo, ReplicationSettings};
-use repmgr_types::{Conninfo, Lsn, Timeline};
+use repmgr_types::{Lsn, PgVersion, Timeline};
 
-use crate::backup::{BackupSource, ServerParameters};
+use crate::barman::{BackupSource, ServerParameters};
 use crate::event::ByteSize;
-use crate::node::{Nodes, check_system_id};
+use crate::external::{self, Fetched};
+use crate::node::{Cluster, Nodes};
 use crate::place::{self, Identity, Places};
-use crate::request::{BarmanSource, Source};
-use crate::{CloneError, CloneRequest, Context, Event};
+use crate::request::{BarmanSource, ServerSource, Source};
+use crate::server::{self, ServerBase};
+use crate::{CloneError, CloneRequest, Context, Event, Method};
 
 /// What a clone will do. Its `Display` is for people, several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Barman's name of the server.
-    pub server: String,
-    /// The backup's id.
-    pub backup: String,
-    /// About the backup, in words.
-    pub backup_detail: String,
-    /// Files to copy at most.
-    pub files: u64,
+    /// How the base backup comes here.
+    pub method: Method,
+    /// What is copied, in words.
+    pub source: String,
+    /// The Barman backup's id.
+    pub backup: Option<String>,
+    /// Files to copy at most; not known beforehand with `pg_basebackup`.
+    pub files: Option<u64>,
     /// Their bytes.
-    pub bytes: u64,
+    pub bytes: Option<u64>,
     /// The data directory, symbolic links resolved.
     pub data_directory: PathBuf,
     /// What is in it now.
@@ -36,7 +38,7 @@ pub struct Plan {
     pub tablespaces: Vec<(String, u32, PathBuf)>,
     /// A WAL directory outside the data directory.
     pub wal_directory: Option<PathBuf>,
-    /// The node the standby will follow, where it has a record.
+    /// The node the standby will follow, where it is known by a record.
     pub upstream_node_id: Option<i32>,
     /// What will be configured.
     pub settings: Vec<(&'static str, String)>,
@@ -79,104 +81,432 @@ impl fmt::Display for Existing {
     }
 }
 
+/// Where the base backup comes from, with all that is known of it.
+pub(crate) enum Base<'r> {
+    Barman {
+        request: &'r BarmanSource,
+        source: Box<BackupSource>,
+        parameters: Box<ServerParameters>,
+        hold: Option<Hold>,
+    },
+    Server(ServerBase<'r>),
+}
+
 /// All that planning found out, for the clone itself.
-pub(crate) struct Gathered {
+pub(crate) struct Gathered<'r> {
     pub(crate) target: Target,
     /// Taken unless only a plan is wanted.
     pub(crate) claim: Option<Claim>,
-    pub(crate) source: BackupSource,
-    pub(crate) parameters: ServerParameters,
+    pub(crate) version: PgVersion,
+    pub(crate) base: Base<'r>,
     pub(crate) places: Places,
-    pub(crate) hold: Option<Hold>,
     pub(crate) nodes: Nodes,
+    pub(crate) external: Option<Fetched>,
     pub(crate) settings: ReplicationSettings,
     pub(crate) identity: Identity,
     pub(crate) plan: Plan,
 }
 
+/// What one of the two ways found out.
+struct Found<'r> {
+    claim: Option<Claim>,
+    cluster: Cluster,
+    base: Base<'r>,
+    places: Places,
+    nodes: Nodes,
+    identity: serde_json::Value,
+}
+
 /// Finds out everything, in the order in which repmgr tells of it.
-pub(crate) fn gather(
-    request: &CloneRequest,
+pub(crate) fn gather<'r>(
+    request: &'r CloneRequest,
     context: &Context<'_>,
     take: bool,
-) -> Result<Gathered, CloneError> {
-    let Source::Barman(barman) = &request.source;
+) -> Result<Gathered<'r>, CloneError> {
     context.observer.event(Event::DestinationProvided {
         path: request.data_directory.clone(),
     });
     let target = place::inspect(request, context)?;
     context.cancel.check()?;
-    let mut source = BackupSource::open(barman, context)?;
-    if !take {
-        context.observer.event(Event::BackupFound {
-            server: barman.address.server.clone(),
-            backup: source.files.backup.id.to_string(),
-            bytes: source.files.total_size(),
-            files: source.files.total_files(),
-        });
-    }
-    let claim = match take {
-        true => Some(place::take(
-            &target,
-            request,
-            source.files.permissions(),
-            context,
-        )?),
-        false => None,
+    let gathering = Gathering {
+        request,
+        context,
+        target: &target,
+        take,
     };
-    let places = place::inspect_outside(request, &target, &source.files.backup, context)?;
-    place::check_space(
-        &target,
-        &places,
-        &source.files.listings[0],
-        &source.files.listings[1..],
-    )?;
-    context.cancel.check()?;
-
-    context.observer.event(Event::FetchingServerParameters);
-    let hold = match take {
-        true => hold(barman, &source.files.backup, context),
-        false => None,
+    let found = match &request.source {
+        Source::Barman(barman) => gathering.barman(barman)?,
+        Source::Server(server) => gathering.server(server)?,
     };
-    let parameters = source.parameters()?;
-    if !take {
-        context.observer.event(Event::ServerParametersFetched);
+    found.nodes.check_replication(request, &found.cluster, context)?;
+    let external = gathering.external_files(&found.nodes)?;
+    if let Base::Barman { source, .. } = &found.base {
+        source
+            .files
+            .warn_of_missing_configuration(external.as_ref(), context);
     }
-
-    let nodes = Nodes::gather(request, &source.files.backup, context, !take)?;
-    // Where Barman did not record it, the backup's own control file did.
-    if source.files.backup.system_id.is_none() {
-        check_system_id(
-            nodes.source(),
-            &source.files.backup,
-            parameters.control.system_id,
-            "source node",
-        )?;
-    }
-    check_timeline(&mut source, &nodes, context)?;
-    check_wal(request, &mut source, &nodes, context)?;
-    let settings = replication_settings(request, &source.files.backup, &nodes, context);
+    let settings = replication_settings(request, found.cluster.version, &found.nodes, context);
     let identity = Identity::new(
-        &source.files.backup,
-        barman.host.name(),
-        &barman.address.server,
-        &places,
+        found.identity.clone(),
+        found.cluster.version.major_name(),
+        &found.places,
     );
-    let plan = Plan::new(
-        request, barman, &source, &target, &places, &nodes, &settings, &identity,
-    );
+    let plan = gathering.plan(&found, &settings, &identity);
     Ok(Gathered {
-        target,
-        claim,
-        source,
-        parameters,
-        places,
-        hold,
-        nodes,
+        version: found.cluster.version,
+        claim: found.claim,
+        base: found.base,
+        places: found.places,
+        nodes: found.nodes,
+        external,
         settings,
         identity,
         plan,
+        target,
     })
+}
+
+struct Gathering<'r, 'a, 'c> {
+    request: &'r CloneRequest,
+    context: &'a Context<'c>,
+    target: &'a Target,
+    take: bool,
+}
+
+impl<'r> Gathering<'r, '_, '_> {
+    fn barman(&self, barman: &'r BarmanSource) -> Result<Found<'r>, CloneError> {
+        let (request, context) = (self.request, self.context);
+        let mut source = BackupSource::open(barman, context)?;
+        if !self.take {
+            context.observer.event(Event::BackupFound {
+                server: barman.address.server.clone(),
+                backup: source.files.backup.id.to_string(),
+                bytes: source.files.total_size(),
+                files: source.files.total_files(),
+            });
+        }
+        let claim = self.claim(source.files.permissions())?;
+        let places = place::inspect_outside(request, self.target, source.files.origins(), context)?;
+        place::check_space(self.target, &places, &source.files.space_needed())?;
+        context.cancel.check()?;
+
+        context.observer.event(Event::FetchingServerParameters);
+        let hold = match self.take {
+            true => hold(barman, &source.files.backup, context),
+            false => None,
+        };
+        let parameters = source.parameters()?;
+        if !self.take {
+            context.observer.event(Event::ServerParametersFetched);
+        }
+        let cluster = source.files.cluster(&parameters);
+        let mut nodes = self.nodes(&mut source)?;
+        nodes.check(request, Some(&cluster), context, !self.take)?;
+        self.check_timeline(&mut source, &nodes)?;
+        self.check_wal(&mut source, &nodes)?;
+        let identity = serde_json::json!({
+            "method": Method::Barman,
+            "host": barman.host.name(),
+            "server": barman.address.server,
+            "backup": source.files.backup.id.to_string(),
+            "system_id": cluster.system_id.to_string(),
+        });
+        Ok(Found {
+            claim,
+            cluster,
+            base: Base::Barman {
+                request: barman,
+                source: Box::new(source),
+                parameters: Box::new(parameters),
+                hold,
+            },
+            places,
+            nodes,
+            identity,
+        })
+    }
+
+    fn server(&self, server: &'r ServerSource) -> Result<Found<'r>, CloneError> {
+        let (request, context) = (self.request, self.context);
+        let mut nodes = Nodes::connect(request, context)?;
+        nodes.check(request, None, context, !self.take)?;
+        let Some(node) = nodes.source() else {
+            return Err(CloneError::Metadata {
+                message: "pg_basebackup needs a connection to the source node".to_owned(),
+                detail: None,
+                hint: Some("leave out --no-upstream-connection".to_owned()),
+            });
+        };
+        let (cluster, origins, permissions) = server::origin(request, node)?;
+        let base = ServerBase::check(request, server, node, context)?;
+        let places = place::inspect_outside(request, self.target, origins, context)?;
+        let claim = self.claim(permissions)?;
+        let identity = serde_json::json!({
+            "method": Method::PgBasebackup,
+            "system_id": cluster.system_id.to_string(),
+        });
+        Ok(Found {
+            claim,
+            cluster,
+            base: Base::Server(base),
+            places,
+            nodes,
+            identity,
+        })
+    }
+
+    /// Only when the clone will follow; a dry run leaves no trace.
+    fn claim(&self, permissions: Permissions) -> Result<Option<Claim>, CloneError> {
+        match self.take {
+            true => place::take(self.target, self.request, permissions, self.context).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// A session with the source node; where there can be none, what the Barman host can find out.
+    fn nodes(&self, source: &mut BackupSource) -> Result<Nodes, CloneError> {
+        let (request, context) = (self.request, self.context);
+        let mut failure = None;
+        if !request.upstream.no_connection {
+            match Nodes::connect(request, context) {
+                Ok(nodes) => return Ok(nodes),
+                Err(error) if error.is_unreachable() => failure = Some(CloneError::from(error)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut nodes = match &request.upstream.conninfo {
+            Some(conninfo) => Nodes::unconnected(conninfo.clone()),
+            None => {
+                let dbname = request.connection.get("dbname");
+                match (
+                    source.barman.upstream_record(dbname, request.upstream.node_id),
+                    failure,
+                ) {
+                    (Ok(record), lost) => {
+                        failure = lost;
+                        let mut nodes = Nodes::unconnected(record.conninfo);
+                        nodes.upstream_id = Some(record.node_id);
+                        nodes.replication_user = record.repluser;
+                        nodes
+                    }
+                    (Err(error), Some(lost)) => {
+                        log::debug!("the Barman host does not know the upstream node either: {error}");
+                        return Err(lost);
+                    }
+                    (Err(error), None) => return Err(error.into()),
+                }
+            }
+        };
+        nodes.upstream_id = nodes.upstream_id.or(request.upstream.node_id);
+        let chosen = request.upstream.replication_user.clone();
+        nodes.replication_user = chosen.or(nodes.replication_user);
+        if let Some(failure) = failure {
+            context.observer.event(Event::Warning {
+                text: "the source node cannot be reached from here, so that nothing about it is checked"
+                    .to_owned(),
+                detail: failure.detail().map(|detail| format!("{failure}: {detail}")),
+                hint: Some("the standby will not stream before its upstream node can be reached".to_owned()),
+            });
+        }
+        Ok(nodes)
+    }
+
+    /// A standby can leave the backup's timeline only where its upstream's history does, and not before
+    /// the backup is consistent.
+    fn check_timeline(&self, source: &mut BackupSource, nodes: &Nodes) -> Result<(), CloneError> {
+        let Some(node) = nodes.source() else { return Ok(()) };
+        let node_timeline = node.timeline()?;
+        let backup = &source.files.backup;
+        let (backup_timeline, end) = (backup.timeline, backup.end_lsn);
+        let wrong = |reason: String, backup: &Backup| {
+            Err(CloneError::OtherTimeline {
+                backup: backup.id.clone(),
+                backup_timeline,
+                node_timeline,
+                reason,
+            })
+        };
+        if backup_timeline == node_timeline {
+            return Ok(());
+        }
+        if backup_timeline > node_timeline {
+            let reason = format!("the backup was taken from a server that has left timeline {node_timeline}");
+            return wrong(reason, backup);
+        }
+        let history = match nodes.timeline_history(node_timeline, self.context) {
+            Some(history) => Some(history),
+            None => source.barman.timeline_history(node_timeline)?,
+        };
+        let backup = &source.files.backup;
+        let Some(history) = history else {
+            self.context.observer.event(Event::Warning {
+                text: format!(
+                    "whether timeline {backup_timeline} of the backup leads to timeline {node_timeline} of the \
+                     source node cannot be checked"
+                ),
+                detail: Some(format!("{} cannot be had", node_timeline.history_file_name())),
+                hint: None,
+            });
+            return Ok(());
+        };
+        match switch_point(&history, backup_timeline) {
+            Some(left_at) if end <= left_at => Ok(()),
+            Some(left_at) => wrong(
+                format!(
+                    "the node left timeline {backup_timeline} at {left_at}, before the backup was finished"
+                ),
+                backup,
+            ),
+            None => wrong(
+                format!("timeline {node_timeline} does not descend from timeline {backup_timeline}"),
+                backup,
+            ),
+        }
+    }
+
+    /// The WAL from the backup's begin on must be somewhere where the standby can get it.
+    fn check_wal(&self, source: &mut BackupSource, nodes: &Nodes) -> Result<(), CloneError> {
+        let begin = source.files.backup.begin_wal;
+        let on_node = match nodes.source() {
+            Some(node) => node.has_wal_segment(begin)?,
+            None => None,
+        };
+        if on_node == Some(true) {
+            return Ok(());
+        }
+        let has_command = self.request.replication.restore_command.is_some();
+        if has_command && source.barman.has_wal(begin)? {
+            return Ok(());
+        }
+        let no_wal = |reason: String, hint: &str| {
+            Err(CloneError::NoWal {
+                backup: source.files.backup.id.clone(),
+                reason,
+                hint: hint.to_owned(),
+            })
+        };
+        const SET: &str = "set restore_command in repmgr.conf to fetch WAL from Barman";
+        match (has_command, on_node) {
+            (true, _) => no_wal(
+                format!("neither Barman's archive nor the source node has {begin}"),
+                "check the archive with \"barman check-backup\", and choose another backup with --backup-id",
+            ),
+            (false, Some(_)) => no_wal(
+                format!("the source node no longer has {begin}, and \"restore_command\" is not configured"),
+                SET,
+            ),
+            (false, None) => {
+                self.context.observer.event(Event::Warning {
+                    text: format!("the upstream node must still have WAL from {begin} on"),
+                    detail: Some(
+                        "\"restore_command\" is not configured, and we cannot see what WAL the node has"
+                            .to_owned(),
+                    ),
+                    hint: Some(SET.to_owned()),
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads configuration files outside the source's data directory, if they are wanted.
+    fn external_files(&self, nodes: &Nodes) -> Result<Option<Fetched>, CloneError> {
+        let (Some(wanted), Some(node)) = (&self.request.external_files, nodes.source()) else {
+            return Ok(None);
+        };
+        let fetched = node
+            .config_files()
+            .map_err(CloneError::from)
+            .and_then(|files| external::fetch(wanted, files));
+        match fetched {
+            Ok(fetched) => Ok(Some(fetched)),
+            Err(error) if self.request.force => {
+                self.context.observer.event(Event::Warning {
+                    text: error.to_string(),
+                    detail: error.detail(),
+                    hint: error.hint(),
+                });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn plan(&self, found: &Found<'_>, settings: &ReplicationSettings, identity: &Identity) -> Plan {
+        let (source, backup, files, bytes) = match &found.base {
+            Base::Barman { request, source, .. } => {
+                let backup = &source.files.backup;
+                let text = format!(
+                    "backup {} of server \"{}\" on {} (PostgreSQL {}, timeline {}, finished {})",
+                    backup.id,
+                    request.address.server,
+                    request.host.name(),
+                    backup.version,
+                    backup.timeline,
+                    backup.end_time
+                );
+                let (files, bytes) = (source.files.total_files(), source.files.total_size());
+                (text, Some(backup.id.to_string()), Some(files), Some(bytes))
+            }
+            Base::Server(_) => {
+                let endpoint = found.nodes.source().map(|node| node.endpoint().to_string());
+                let text = format!(
+                    "{} (PostgreSQL {})",
+                    endpoint.unwrap_or_default(),
+                    found.cluster.version
+                );
+                (text, None, None, None)
+            }
+        };
+        let shown: [(&'static str, Option<String>); 5] = [
+            // `Display` of a connection string hides its secrets.
+            ("primary_conninfo", Some(settings.primary_conninfo.to_string())),
+            ("primary_slot_name", settings.primary_slot_name.clone()),
+            (
+                "recovery_min_apply_delay",
+                settings.recovery_min_apply_delay.clone(),
+            ),
+            ("restore_command", settings.restore_command.clone()),
+            (
+                "archive_cleanup_command",
+                settings.archive_cleanup_command.clone(),
+            ),
+        ];
+        let tablespaces = found.places.tablespaces.iter();
+        Plan {
+            method: self.request.source.method(),
+            source,
+            backup,
+            files,
+            bytes,
+            data_directory: self.target.path().to_owned(),
+            existing: match self.target.state() {
+                TargetState::Absent { .. } => Existing::Absent,
+                TargetState::Empty { .. } => Existing::Empty,
+                TargetState::Unfinished { .. } if can_resume(self.target, identity, &found.base) => {
+                    Existing::Interrupted
+                }
+                TargetState::Unfinished { .. } => Existing::OtherClone,
+                TargetState::Instance(_) => Existing::Instance,
+                TargetState::NonEmpty { .. } => Existing::Files,
+            },
+            tablespaces: tablespaces
+                .map(|place| {
+                    (
+                        place.origin.name.clone(),
+                        place.origin.oid,
+                        place.dir.path().to_owned(),
+                    )
+                })
+                .collect(),
+            wal_directory: found.places.wal.as_ref().map(|dir| dir.path().to_owned()),
+            upstream_node_id: found.nodes.upstream_id,
+            settings: shown
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect(),
+        }
+    }
 }
 
 /// Without a hold the clone goes on: that the backup is still whole is looked at in the end anyway.
@@ -194,51 +524,6 @@ fn hold(barman: &BarmanSource, backup: &Backup, context: &Context<'_>) -> Option
     }
 }
 
-/// A standby can leave the backup's timeline only where its upstream's history does, and not before
-/// the backup is consistent.
-fn check_timeline(source: &mut BackupSource, nodes: &Nodes, context: &Context<'_>) -> Result<(), CloneError> {
-    let node_timeline = nodes.source().timeline()?;
-    let (backup_timeline, end) = (source.files.backup.timeline, source.files.backup.end_lsn);
-    let wrong = |reason: String, backup: &Backup| CloneError::OtherTimeline {
-        backup: backup.id.clone(),
-        backup_timeline,
-        node_timeline,
-        reason,
-    };
-    if backup_timeline == node_timeline {
-        return Ok(());
-    }
-    if backup_timeline > node_timeline {
-        let reason = format!("the backup was taken from a server that has left timeline {node_timeline}");
-        return Err(wrong(reason, &source.files.backup));
-    }
-    let Some(history) = source.barman.timeline_history(node_timeline)? else {
-        context.observer.event(Event::Warning {
-            text: format!(
-                "whether timeline {backup_timeline} of the backup leads to timeline {node_timeline} of the \
-                 source node cannot be checked"
-            ),
-            detail: Some(format!(
-                "Barman's archive does not have {}",
-                node_timeline.history_file_name()
-            )),
-            hint: None,
-        });
-        return Ok(());
-    };
-    match switch_point(&history, backup_timeline) {
-        Some(left_at) if end <= left_at => Ok(()),
-        Some(left_at) => Err(wrong(
-            format!("the node left timeline {backup_timeline} at {left_at}, before the backup was finished"),
-            &source.files.backup,
-        )),
-        None => Err(wrong(
-            format!("timeline {node_timeline} does not descend from timeline {backup_timeline}"),
-            &source.files.backup,
-        )),
-    }
-}
-
 /// Where a timeline history says that `timeline` was left. Lines: timeline, position, reason.
 fn switch_point(history: &[u8], timeline: Timeline) -> Option<Lsn> {
     String::from_utf8_lossy(history).lines().find_map(|line| {
@@ -250,51 +535,9 @@ fn switch_point(history: &[u8], timeline: Timeline) -> Option<Lsn> {
     })
 }
 
-/// The WAL from the backup's begin must be somewhere where the standby can get it.
-fn check_wal(
-    request: &CloneRequest,
-    source: &mut BackupSource,
-    nodes: &Nodes,
-    context: &Context<'_>,
-) -> Result<(), CloneError> {
-    let begin = source.files.backup.begin_wal;
-    let on_node = nodes.source().has_wal_segment(begin)?;
-    if on_node == Some(true) {
-        return Ok(());
-    }
-    let no_wal = |reason: String, hint: &str| CloneError::NoWal {
-        backup: source.files.backup.id.clone(),
-        reason,
-        hint: hint.to_owned(),
-    };
-    match (request.replication.restore_command.is_some(), on_node) {
-        (true, _) => {
-            if source.barman.has_wal(begin)? {
-                return Ok(());
-            }
-            Err(no_wal(
-                format!("neither Barman's archive nor the source node has {begin}"),
-                "check the archive with \"barman check-backup\", and choose another backup with --backup-id",
-            ))
-        }
-        (false, Some(_)) => Err(no_wal(
-            format!("the source node no longer has {begin}, and \"restore_command\" is not configured"),
-            "set restore_command in repmgr.conf to fetch WAL from Barman",
-        )),
-        (false, None) => {
-            context.observer.event(Event::Warning {
-                text: format!("\"restore_command\" is not configured; the source node must still have WAL from {begin} on"),
-                detail: Some("the role we are connected as may not look".to_owned()),
-                hint: Some("set restore_command in repmgr.conf to fetch WAL from Barman".to_owned()),
-            });
-            Ok(())
-        }
-    }
-}
-
 fn replication_settings(
     request: &CloneRequest,
-    backup: &Backup,
+    version: PgVersion,
     nodes: &Nodes,
     context: &Context<'_>,
 ) -> ReplicationSettings {
@@ -303,7 +546,7 @@ fn replication_settings(
         .user(nodes.replication_user.as_deref())
         .password(options.password.as_deref())
         .passfile(options.passfile.as_deref())
-        .build(backup.version);
+        .build(version);
     for dropped in &built.dropped {
         context.observer.event(Event::Warning {
             text: format!(
@@ -324,106 +567,26 @@ fn replication_settings(
     }
 }
 
-impl Plan {
-    #[allow(clippy::too_many_arguments, reason = "the one place where everything meets")]
-    fn new(
-        request: &CloneRequest,
-        barman: &BarmanSource,
-        source: &BackupSource,
-        target: &Target,
-        places: &Places,
-        nodes: &Nodes,
-        settings: &ReplicationSettings,
-        identity: &Identity,
-    ) -> Self {
-        let shown: [(&'static str, Option<String>); 5] = [
-            (
-                "primary_conninfo",
-                Some(without_secrets(&settings.primary_conninfo)),
-            ),
-            ("primary_slot_name", settings.primary_slot_name.clone()),
-            (
-                "recovery_min_apply_delay",
-                settings.recovery_min_apply_delay.clone(),
-            ),
-            ("restore_command", settings.restore_command.clone()),
-            (
-                "archive_cleanup_command",
-                settings.archive_cleanup_command.clone(),
-            ),
-        ];
-        Self {
-            server: barman.address.server.clone(),
-            backup: source.files.backup.id.to_string(),
-            backup_detail: format!(
-                "PostgreSQL {}, timeline {}, {}",
-                source.files.backup.version,
-                source.files.backup.timeline,
-                finished(&source.files.backup)
-            ),
-            files: source.files.total_files(),
-            bytes: source.files.total_size(),
-            data_directory: target.path().to_owned(),
-            existing: match target.state() {
-                TargetState::Absent { .. } => Existing::Absent,
-                TargetState::Empty { .. } => Existing::Empty,
-                TargetState::Unfinished { .. } if can_resume(target, identity) => Existing::Interrupted,
-                TargetState::Unfinished { .. } => Existing::OtherClone,
-                TargetState::Instance(_) => Existing::Instance,
-                TargetState::NonEmpty { .. } => Existing::Files,
-            },
-            tablespaces: places
-                .tablespaces
-                .iter()
-                .map(|place| (place.name.clone(), place.oid, place.dir.path().to_owned()))
-                .collect(),
-            wal_directory: places.wal.as_ref().map(|dir| dir.path().to_owned()),
-            upstream_node_id: nodes
-                .upstream
-                .as_ref()
-                .map(|record| record.node_id)
-                .or(request.upstream.node_id),
-            settings: shown
-                .into_iter()
-                .filter_map(|(name, value)| Some((name, value?)))
-                .collect(),
-        }
-    }
-}
-
-/// Whether what stands in the target is this very clone, and its files can be trusted.
-pub(crate) fn can_resume(target: &Target, identity: &Identity) -> bool {
-    match target.state() {
-        TargetState::Unfinished { marker: Some(marker) } => {
+/// Whether what stands in the target is this very clone, and its files can be trusted. What
+/// `pg_basebackup` began can only be begun anew.
+pub(crate) fn can_resume(target: &Target, identity: &Identity, base: &Base<'_>) -> bool {
+    match (target.state(), base) {
+        (TargetState::Unfinished { marker: Some(marker) }, Base::Barman { .. }) => {
             marker.is_resumable() && marker.identity == identity.value()
         }
         _ => false,
     }
 }
 
-fn finished(backup: &Backup) -> String {
-    format!("finished {}", backup.end_time)
-}
-
-/// `Display` of a connection string hides its secrets.
-fn without_secrets(conninfo: &Conninfo) -> String {
-    conninfo.to_string()
-}
-
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "backup {} of server \"{}\" ({}), {} files, {}",
-            self.backup,
-            self.server,
-            self.backup_detail,
-            self.files,
-            ByteSize(self.bytes)
-        )?;
+        f.write_str(&self.source)?;
+        if let (Some(files), Some(bytes)) = (self.files, self.bytes) {
+            write!(f, ", {files} files, {}", ByteSize(bytes))?;
+        }
         write!(
             f,
-            "data directory \"{}\" {}",
+            "\ndata directory \"{}\" {}",
             self.data_directory.display(),
             self.existing
         )?;

@@ -8,7 +8,7 @@ use repmgr_remote::Host;
 use repmgr_types::{CancelToken, Conninfo};
 use repmgr_upstream::Environment;
 
-use crate::Observer;
+use crate::{Notification, Observer};
 
 /// One clone of a standby.
 #[derive(Clone)]
@@ -35,6 +35,10 @@ pub struct CloneRequest {
     pub start_command: Option<String>,
     /// Directory of PostgreSQL's programs here; else `$PATH` is searched.
     pub bin_dir: Option<PathBuf>,
+    /// Configuration files outside the source's data directory that shall be copied as well.
+    pub external_files: Option<ExternalFiles>,
+    /// Whom to tell when the clone ended.
+    pub notification: Option<Notification>,
 }
 
 /// A node as repmgr's metadata know it.
@@ -52,6 +56,79 @@ pub struct NodeIdentity {
 pub enum Source {
     /// A backup in Barman's catalogue.
     Barman(BarmanSource),
+    /// The source node itself, by `pg_basebackup`.
+    Server(ServerSource),
+}
+
+/// How a clone gets its base backup, as repmgr names it in its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// From Barman's catalogue.
+    Barman,
+    /// From a running server.
+    PgBasebackup,
+}
+
+impl Source {
+    /// How the base backup comes here.
+    pub fn method(&self) -> Method {
+        match self {
+            Self::Barman(_) => Method::Barman,
+            Self::Server(_) => Method::PgBasebackup,
+        }
+    }
+}
+
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Barman => "barman",
+            Self::PgBasebackup => "pg_basebackup",
+        })
+    }
+}
+
+/// A base backup straight from the source node.
+#[derive(Debug, Clone, Default)]
+pub struct ServerSource {
+    /// Ask for an immediate checkpoint.
+    pub fast_checkpoint: bool,
+    /// Words for `pg_basebackup`, as the user wants them.
+    pub options: Vec<String>,
+    /// The WAL method that is among them.
+    pub wal_method: Option<String>,
+    /// Whether a slot, or that none be used, is among them.
+    pub chooses_slot: bool,
+    /// Check the backup with `pg_verifybackup`.
+    pub verify: bool,
+}
+
+impl ServerSource {
+    /// Whether WAL is streamed beside the copy, which takes a second connection.
+    pub fn streams_wal(&self) -> bool {
+        self.wal_method
+            .as_deref()
+            .is_none_or(|method| matches!(method, "s" | "stream"))
+    }
+}
+
+/// Configuration files outside the source's data directory.
+#[derive(Clone)]
+pub struct ExternalFiles {
+    /// The source node's host, for reading them.
+    pub host: Arc<dyn Host>,
+    /// Where they go here.
+    pub placement: Placement,
+}
+
+/// Where external configuration files go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// To the same path as on the source.
+    SamePath,
+    /// Into the data directory.
+    DataDirectory,
 }
 
 /// A backup in Barman's catalogue.
@@ -89,6 +166,8 @@ pub struct UpstreamChoice {
     pub conninfo: Option<Conninfo>,
     /// Role for replication connections, instead of the one in its record.
     pub replication_user: Option<String>,
+    /// Do not connect to any node; only for clones from Barman.
+    pub no_connection: bool,
 }
 
 /// What the standby's configuration shall say beside `primary_conninfo`.

@@ -11,6 +11,9 @@ use repmgr_datadir::{
 use repmgr_transfer::{Entry, EntryKind, Listing, list};
 use repmgr_verify::{ClusterPages, ControlFileError, Fork, Manifest, PageRules, RelationFile};
 
+use crate::external::Fetched;
+use crate::node::Cluster;
+use crate::place::Origin;
 use crate::remote_file::read_file;
 use crate::request::BarmanSource;
 use crate::{CloneError, Context, Event};
@@ -125,9 +128,9 @@ impl BackupSource {
             && expected != control.system_id
         {
             return Err(CloneError::OtherCluster {
-                backup: backup.id.clone(),
+                what: format!("backup {}", backup.id),
                 role: "control file in it",
-                backup_id: expected,
+                its_id: expected,
                 node_id: control.system_id,
             });
         }
@@ -185,6 +188,33 @@ impl BackupFiles {
 
     pub(crate) fn total_files(&self) -> u64 {
         self.listings.iter().map(files_in).sum()
+    }
+
+    /// What the backup is of.
+    pub(crate) fn cluster(&self, parameters: &ServerParameters) -> Cluster {
+        Cluster {
+            what: format!("backup {}", self.backup.id),
+            version: self.backup.version,
+            system_id: parameters.control.system_id,
+        }
+    }
+
+    pub(crate) fn origins(&self) -> Vec<Origin> {
+        let tablespaces = self.backup.tablespaces.iter();
+        tablespaces
+            .map(|tablespace| Origin {
+                oid: tablespace.oid,
+                name: tablespace.name.clone(),
+                location: tablespace.location.clone(),
+            })
+            .collect()
+    }
+
+    /// Bytes on disk of the data directory and of each tablespace.
+    pub(crate) fn space_needed(&self) -> Vec<u64> {
+        // Whole blocks, and one more for a directory entry and an inode.
+        let needed = |listing: &Listing| listing.total_size() + listing.len() as u64 * 4096;
+        self.listings.iter().map(needed).collect()
     }
 
     /// Whether the cluster lets its group read: its directories say so.
@@ -283,14 +313,16 @@ impl BackupFiles {
                 ),
             });
         }
-        self.warn_of_missing_configuration(context);
     }
 
     /// Barman's postgres method does not save configuration files outside the data directory, and
     /// its rsync method not those that they include.
-    fn warn_of_missing_configuration(&self, context: &Context<'_>) {
+    pub(crate) fn warn_of_missing_configuration(&self, external: Option<&Fetched>, context: &Context<'_>) {
         let is_there = |name: &str| self.listings[0].iter().any(|entry| entry.path == name.as_bytes());
-        let missing: Vec<&str> = CONFIGURATION.into_iter().filter(|name| !is_there(name)).collect();
+        let missing: Vec<&str> = CONFIGURATION
+            .into_iter()
+            .filter(|name| !is_there(name) && !external.is_some_and(|files| files.brings(name)))
+            .collect();
         if missing.is_empty() {
             return;
         }
