@@ -185,7 +185,8 @@ impl BaseBackup {
     ///
     /// There is no limit in time, because the server may wait for a checkpoint for as long as its
     /// settings allow: `cancel` ends it. The program then leaves what it copied so far, without
-    /// `global/pg_control`; after a failure of its own it removes it.
+    /// `global/pg_control`; after a failure of its own it removes it. Should this process be
+    /// killed, the program ends by itself: its next report meets a closed pipe.
     ///
     /// The program gets this process's environment, with libpq's variables and the home directory
     /// as in `env`.
