@@ -1,11 +1,12 @@
 use repmgr_remote::ShellCommand;
 use repmgr_types::BackupId;
 
-use crate::backup::{self, Backup, BackupStatus};
+use crate::backup::{self, Backup};
 use crate::describe::{self, Description};
 use crate::error::BarmanError;
 use crate::form::{Unreadable, UnreadableReason};
-use crate::info::{Info, InfoError, shown};
+use crate::info::{Info, InfoError, printable, shown};
+use crate::kind::BackupStatus;
 use crate::session::{Barman, check_word, complaint};
 
 /// Runs its arguments, prints the first line of the output, and how they ended. The rest of a long list
@@ -89,7 +90,7 @@ impl Barman {
         let words = self
             .address
             .words(&["list-files", "--target", "data", &server, wanted]);
-        let output = self.run_limited(&ShellCommand::script(FIRST_LINE).args(words))?;
+        let output = self.run_script(&ShellCommand::script(FIRST_LINE).args(words), list)?;
         let Some((line, code)) = split_first_line(&output.stdout) else {
             return Err(self.unexpected(list, format!("it ends with {}", output.exit.status())));
         };
@@ -191,16 +192,22 @@ impl Barman {
         let command = ShellCommand::script(describe::SCRIPT)
             .arg(meta.unwrap_or_default())
             .args(pairs);
-        let output = self.run_limited(&command)?;
-        // The script's text is of no use to anybody who reads an error.
-        let shown = ShellCommand::new("sed").arg("backup.info");
-        if !output.exit.success() {
+        let (base, id) = &candidates[0];
+        let shown = ShellCommand::new("sed")
+            .arg("")
+            .arg(format!("{base}/{id}/backup.info"));
+        let output = self.run_script(&command, &shown)?;
+        let (code, message) = (output.exit.code, output.exit.stderr_text());
+        if code == Some(describe::CANNOT_READ) {
             return Err(BarmanError::MetadataDenied {
                 host: self.host().to_owned(),
                 server: self.address.server.clone(),
-                id: candidates[0].1.clone(),
-                message: output.exit.stderr_text(),
+                id: id.clone(),
+                message,
             });
+        }
+        if !output.exit.success() {
+            return Err(self.failed(&shown, code, &output.exit.status(), &message));
         }
         let parsed = Description::parse(&output.stdout).map_err(|what| self.unexpected(&shown, what))?;
         parsed
@@ -236,7 +243,7 @@ impl Barman {
         if !status.is_complete() {
             return Err(BarmanError::NotDone {
                 server: server.clone(),
-                error: info.text("error").map_err(unusable)?.map(str::to_owned),
+                error: info.text("error").map_err(unusable)?.map(printable),
                 id,
                 status,
             });
@@ -325,7 +332,7 @@ impl Shown {
             status: value("Status")?.parse().ok()?,
             error: value("Error")
                 .filter(|text| !text.is_empty() && *text != "None")
-                .map(str::to_owned),
+                .map(printable),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! One look at a backup on the Barman host: backup.info, marks, and what there is of files.
 
-use crate::backup::{Found, Keep};
+use crate::backup::Found;
 use crate::form::Contents;
+use crate::kind::Keep;
 
 /// Arguments: the directory of the `ID-backup.info` files or nothing, then pairs of a directory of
 /// backups and the id of one in it, most likely first. Describes the first that has a backup.info:
@@ -61,6 +62,9 @@ while [ $# -ge 2 ]; do
 done
 echo none
 "#;
+
+/// The exit code of the script if a file is there, but cannot be read.
+pub(crate) const CANNOT_READ: i32 = 3;
 
 /// What the script printed.
 #[derive(Debug, Default)]

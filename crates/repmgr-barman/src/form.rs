@@ -1,6 +1,7 @@
 use repmgr_types::BackupId;
 
-use crate::backup::{Backup, BackupMode};
+use crate::backup::Backup;
+use crate::kind::BackupMode;
 
 /// How the files of a backup lie on the Barman host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

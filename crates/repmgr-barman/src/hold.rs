@@ -9,7 +9,7 @@ use repmgr_remote::{
 use repmgr_types::BackupId;
 
 use crate::backup::Backup;
-use crate::info::shown;
+use crate::info::{printable, shown};
 use crate::lock_dir;
 use crate::session::ServerAddress;
 
@@ -261,7 +261,8 @@ fn lock_directories(
     backup: &Backup,
 ) -> Result<Vec<String>, HoldError> {
     let command = ShellCommand::script(CONFIGURATION).arg(address.config.as_deref().unwrap_or_default());
-    let output = run(connection, &command, step_options(), MAX_CONFIGURATION)?;
+    let output = run(connection, &command, step_options(), MAX_CONFIGURATION)
+        .map_err(|e| named(e, "cat barman.conf"))?;
     let configured = lock_dir::from_configuration(&String::from_utf8_lossy(&output.stdout));
     // BARMAN_HOME/SERVER/base/ID, unless configured otherwise.
     let home = backup
@@ -272,6 +273,14 @@ fn lock_directories(
     let mut directories: Vec<String> = configured.into_iter().chain(home.map(str::to_owned)).collect();
     directories.dedup();
     Ok(directories)
+}
+
+/// The script's text is of no use to anybody who reads an error.
+fn named(error: RemoteError, command: &str) -> HoldError {
+    HoldError::Remote(RemoteError {
+        command: command.to_owned(),
+        ..error
+    })
 }
 
 fn step_options() -> StartOptions {
@@ -305,7 +314,7 @@ impl Lock {
         let command = ShellCommand::script(LOCK)
             .args([&self.server, self.id.as_str()])
             .args(&self.directories);
-        let started = connection.start(&command, options).map_err(HoldError::from);
+        let started = connection.start(&command, options).map_err(|e| self.named(e));
         let (mut process, file) = match started.and_then(|process| self.taken(process)) {
             Ok(held) => held,
             Err(e) => {
@@ -317,7 +326,7 @@ impl Lock {
         let _ = taken.send(Ok(file));
         loop {
             let request = inbox.recv_timeout(LOOK_EVERY);
-            let state = process.check().map_err(HoldError::from);
+            let state = process.check().map_err(|e| self.named(e));
             match request {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) if state.is_ok() => {}
@@ -352,14 +361,17 @@ impl Lock {
         let mut line = Vec::new();
         let mut byte = [0];
         while line.last() != Some(&b'\n') && line.len() < LONGEST {
-            match process.read(&mut byte).map_err(RemoteError::from_io)? {
+            match process
+                .read(&mut byte)
+                .map_err(|e| self.named(RemoteError::from_io(e)))?
+            {
                 0 => break,
                 _ => line.push(byte[0]),
             }
         }
         let text = String::from_utf8_lossy(&line);
         let (word, file) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), ""));
-        let (host, file) = (self.host.clone(), file.to_owned());
+        let (host, file) = (self.host.clone(), printable(file));
         Err(match word {
             "held" => return Ok((process, file)),
             "none" => HoldError::NotFound {
@@ -375,18 +387,22 @@ impl Lock {
                 file,
             },
             _ => {
-                let exit = process.finish()?;
+                let exit = process.finish().map_err(|e| self.named(e))?;
                 self.unexpected(&format!("{text}{} ({})", exit.stderr_text(), exit.status()))
             }
         })
     }
 
     fn released(&self, process: Box<dyn Process + '_>) -> Result<(), HoldError> {
-        let exit = process.finish()?;
+        let exit = process.finish().map_err(|e| self.named(e))?;
         if exit.success() {
             return Ok(());
         }
         Err(self.unexpected(&format!("{} ({})", exit.stderr_text(), exit.status())))
+    }
+
+    fn named(&self, error: RemoteError) -> HoldError {
+        named(error, &format!("flock -s .{}-{}.lock", self.server, self.id))
     }
 
     fn unexpected(&self, output: &str) -> HoldError {

@@ -1,10 +1,13 @@
+use std::fmt;
 use std::time::Duration;
 
-use repmgr_remote::{Connection, Host, Output, RemoteErrorKind, ShellCommand, StartOptions, run};
+use repmgr_remote::{
+    Connection, Host, Output, RemoteError, RemoteErrorKind, ShellCommand, StartOptions, run,
+};
 use repmgr_types::{Timeline, WalSegmentName};
 
 use crate::error::BarmanError;
-use crate::info::shown;
+use crate::info::{printable, shown};
 use crate::version::BarmanVersion;
 
 /// The longest a call of Barman may take, unless [`Barman::set_call_timeout`] says otherwise. Barman may
@@ -15,6 +18,10 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_OUTPUT: usize = 4 << 20;
 /// Where calls only make an error clearer, they must not take long.
 const SIDE_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// With backup_compression (Barman 3.0 and later), bandwidth_limit or primary_conninfo (3.12 and later)
+/// every command first connects to the primary, once or twice, and works without it. libpq takes this
+/// limit in seconds from the environment where the connection string sets none, or it waits for minutes.
+const PRIMARY_CONNECT_TIMEOUT: &str = "3";
 
 /// How to call Barman for one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +66,16 @@ pub struct Barman {
     call_timeout: Duration,
 }
 
+impl fmt::Debug for Barman {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Barman")
+            .field("host", &self.host())
+            .field("address", &self.address)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Barman {
     /// Logs in and asks for Barman's version. Whether the server exists turns out later.
     pub fn connect(host: &dyn Host, address: ServerAddress) -> Result<Self, BarmanError> {
@@ -74,7 +91,7 @@ impl Barman {
             call_timeout: CALL_TIMEOUT,
         };
         let command = ShellCommand::new(&barman.address.command).arg("--version");
-        let output = barman.run(&command, barman.call_timeout)?;
+        let output = barman.run(&command, &command, barman.call_timeout)?;
         // With Python 2 it goes to standard error.
         let (out, err) = (String::from_utf8_lossy(&output.stdout), output.exit.stderr_text());
         if !output.exit.success() {
@@ -136,7 +153,7 @@ impl Barman {
     pub fn timeline_history(&mut self, timeline: Timeline) -> Result<Option<Vec<u8>>, BarmanError> {
         let name = timeline.history_file_name();
         let command = self.command(&["get-wal", &self.address.server, &name]);
-        let output = self.run(&command, self.call_timeout)?;
+        let output = self.run(&command, &command, self.call_timeout)?;
         self.refuse_inactive(&output.stdout)?;
         if output.exit.success() {
             return Ok(Some(output.stdout));
@@ -159,7 +176,7 @@ impl Barman {
     }
 
     fn call_within(&mut self, command: &ShellCommand, limit: Duration) -> Result<String, BarmanError> {
-        let output = self.run(command, limit)?;
+        let output = self.run(command, command, limit)?;
         if !output.exit.success() {
             let message = output.exit.stderr_text();
             return Err(self.failed(command, output.exit.code, &output.exit.status(), &message));
@@ -181,26 +198,42 @@ impl Barman {
         Ok(())
     }
 
-    /// Runs a command of any kind within the limit for Barman's.
-    pub(crate) fn run_limited(&mut self, command: &ShellCommand) -> Result<Output, BarmanError> {
-        self.run(command, self.call_timeout)
+    /// Runs a script within the limit for Barman's commands; errors show `instead` of its text.
+    pub(crate) fn run_script(
+        &mut self,
+        script: &ShellCommand,
+        instead: &ShellCommand,
+    ) -> Result<Output, BarmanError> {
+        self.run(script, instead, self.call_timeout)
     }
 
-    fn run(&mut self, command: &ShellCommand, limit: Duration) -> Result<Output, BarmanError> {
+    fn run(
+        &mut self,
+        command: &ShellCommand,
+        named: &ShellCommand,
+        limit: Duration,
+    ) -> Result<Output, BarmanError> {
         let options = StartOptions {
             idle_timeout: limit,
             total_timeout: Some(limit),
             ..Default::default()
         };
         // Messages of the shell and its tools in one language.
-        let localised = command.clone().env("LC_ALL", "C");
-        run(&mut *self.connection, &localised, options, MAX_OUTPUT).map_err(|e| match e.kind {
+        let command = command
+            .clone()
+            .env("LC_ALL", "C")
+            .env("PGCONNECT_TIMEOUT", PRIMARY_CONNECT_TIMEOUT);
+        run(&mut *self.connection, &command, options, MAX_OUTPUT).map_err(|e| match e.kind {
             RemoteErrorKind::TimedOut { after, .. } => BarmanError::TimedOut {
                 host: e.host,
-                call: command.shown(),
+                call: named.shown(),
                 after,
             },
-            _ => e.into(),
+            kind => BarmanError::Remote(RemoteError {
+                host: e.host,
+                command: named.shown(),
+                kind,
+            }),
         })
     }
 
@@ -255,7 +288,7 @@ impl Barman {
         match self.call_within_quietly(&command, limit) {
             Ok(text) => text
                 .lines()
-                .map(|line| line.trim().to_owned())
+                .map(|line| printable(line.trim()))
                 .filter(|line| !line.is_empty())
                 .collect(),
             Err(e) => {
@@ -271,7 +304,7 @@ impl Barman {
         command: &ShellCommand,
         limit: Duration,
     ) -> Result<String, BarmanError> {
-        let output = self.run(command, limit)?;
+        let output = self.run(command, command, limit)?;
         if !output.exit.success() {
             return Err(self.unexpected(command, output.exit.status()));
         }

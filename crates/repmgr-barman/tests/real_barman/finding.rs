@@ -1,9 +1,11 @@
 //! Looking backups up, and every way that can fail.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use repmgr_barman::{
-    BackupMode, BackupStatus, Barman, BarmanError as E, Form, Keep, ServerAddress, TarCodec,
+    BackupMode, BackupStatus, Barman, BarmanError as E, Form, Keep, ServerAddress, TarCodec, UnreadableReason,
 };
 use repmgr_lab::{BackupMethod, BarmanVersion, ServerOptions};
 use repmgr_remote::LocalHost;
@@ -213,22 +215,42 @@ pub(crate) fn backups_that_are_not_complete_are_refused_with_their_status(bench:
     }
 }
 
-pub(crate) fn damaged_metadata_is_refused(bench: &Bench) {
+pub(crate) fn damaged_metadata_and_files_we_may_not_read_are_refused(bench: &Bench) {
     let id = bench.lab.backup_id().unwrap();
     let mut barman = bench.barman();
     let known = barman.find_backup(id).unwrap();
     let info = bench.info_file(id);
-    // Barman itself reads these, so it is asked before the damage is done.
-    let _edited = Edited::replace(&info, "\ntimeline=", "\ntimeline=x");
-    match barman.recheck(&known) {
-        Err(E::Metadata { source, .. }) => {
-            assert!(
-                source.to_string().contains("timeline is not a number"),
-                "{source}"
-            );
+    {
+        // Barman itself reads this, so it is asked before the damage is done.
+        let _edited = Edited::replace(&info, "\ntimeline=", "\ntimeline=x");
+        match barman.recheck(&known) {
+            Err(E::Metadata { source, .. }) => {
+                assert!(
+                    source.to_string().contains("timeline is not a number"),
+                    "{source}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    mode(&info, 0);
+    let denied = barman.recheck(&known);
+    mode(&info, 0o644);
+    match denied {
+        Err(error @ E::MetadataDenied { .. }) => {
+            assert!(error.detail().unwrap().contains("Permission denied"), "{error:?}");
         }
         other => panic!("{other:?}"),
     }
+    let data = known.data_directory();
+    mode(data.as_ref(), 0);
+    let form = barman.find_backup(id).map(|backup| backup.form());
+    mode(data.as_ref(), 0o700);
+    assert_eq!(
+        form.unwrap().unwrap_err().reason,
+        UnreadableReason::Denied { path: data }
+    );
 }
 
 pub(crate) fn keep_marks_and_deletion_marks_are_seen(bench: &Bench) {

@@ -24,7 +24,7 @@ with_every_barman! {
     finding::a_server_without_backups_says_so
     finding::settings_that_are_wrong_are_told_apart
     finding::backups_that_are_not_complete_are_refused_with_their_status
-    finding::damaged_metadata_is_refused
+    finding::damaged_metadata_and_files_we_may_not_read_are_refused
     finding::keep_marks_and_deletion_marks_are_seen
     finding::changes_of_a_known_backup_are_seen
     finding::wal_is_in_the_archive_or_not
@@ -38,12 +38,14 @@ with_every_barman! {
 
 #[test]
 fn barman_3_4_waits_for_a_dead_primary_with_compression_only_so_long() {
-    primary_gone::a_call_that_waits_for_the_primary_times_out(&bench::bench(V3_4, Rsync));
+    primary_gone::a_primary_that_every_call_waits_for_is_waited_for_a_few_seconds(&bench::bench(V3_4, Rsync));
 }
 
 #[test]
 fn barman_3_19_waits_for_a_dead_primary_with_compression_only_so_long() {
-    primary_gone::a_call_that_waits_for_the_primary_times_out(&bench::bench(V3_19, Postgres));
+    primary_gone::a_primary_that_every_call_waits_for_is_waited_for_a_few_seconds(&bench::bench(
+        V3_19, Postgres,
+    ));
 }
 
 #[test]
