@@ -6,28 +6,14 @@ use std::io::{self, BufRead, ErrorKind, Read};
 use tar::{EntryType, Header};
 
 use crate::path::{MAX_PATH, shown};
+use crate::wire::StreamError;
 
 const BLOCK: usize = 512;
 /// Zeros after the end mark: GNU tar fills its last record, 64 KiB as we call it.
 const MAX_TRAILER: u64 = 1 << 20;
 
-/// A stream that is no archive, or is cut.
-#[derive(Debug)]
-pub(crate) enum ArchiveError {
-    /// Reading failed, or there was too little: [`ErrorKind::UnexpectedEof`].
-    Io(io::Error),
-    /// It says something it must not.
-    Malformed(String),
-}
-
-impl From<io::Error> for ArchiveError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-fn malformed<T>(reason: impl Into<String>) -> Result<T, ArchiveError> {
-    Err(ArchiveError::Malformed(reason.into()))
+fn malformed<T>(reason: impl Into<String>) -> Result<T, StreamError> {
+    Err(StreamError::Malformed(reason.into()))
 }
 
 /// What kind of thing a member is; everything else is refused.
@@ -70,7 +56,7 @@ impl<R: BufRead> Archive<R> {
 
     /// The next member, past what is unread of this one. Nothing once the archive has ended as it
     /// must: two blocks of zeros, then only zeros up to the end of the stream.
-    pub(crate) fn next(&mut self) -> Result<Option<Member>, ArchiveError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Member>, StreamError> {
         self.skip_rest()?;
         let mut long_name = None;
         loop {
@@ -133,7 +119,7 @@ impl<R: BufRead> Archive<R> {
         Ok(header)
     }
 
-    fn long_name(&mut self, header: &Header) -> Result<Vec<u8>, ArchiveError> {
+    fn long_name(&mut self, header: &Header) -> Result<Vec<u8>, StreamError> {
         let size = header.entry_size().unwrap_or(0);
         if !(2..=MAX_PATH as u64 + 16).contains(&size) {
             return malformed(format!("a name of {size} bytes"));
@@ -149,7 +135,7 @@ impl<R: BufRead> Archive<R> {
         }
     }
 
-    fn end(&mut self) -> Result<(), ArchiveError> {
+    fn end(&mut self) -> Result<(), StreamError> {
         if self.block()?.as_bytes() != &[0; BLOCK] {
             return malformed("only one block of zeros at its end");
         }
@@ -169,7 +155,7 @@ impl<R: BufRead> Archive<R> {
     }
 }
 
-fn check_sum(header: &Header) -> Result<(), ArchiveError> {
+fn check_sum(header: &Header) -> Result<(), StreamError> {
     // The field itself counts as eight blanks.
     const FIELD: std::ops::Range<usize> = 148..156;
     let bytes = header.as_bytes();
@@ -181,7 +167,7 @@ fn check_sum(header: &Header) -> Result<(), ArchiveError> {
     }
 }
 
-fn member(header: &Header, long_name: Option<Vec<u8>>) -> Result<Member, ArchiveError> {
+fn member(header: &Header, long_name: Option<Vec<u8>>) -> Result<Member, StreamError> {
     let path = long_name.unwrap_or_else(|| header.path_bytes().into_owned());
     let kind = match header.entry_type() {
         EntryType::Regular => MemberKind::File,

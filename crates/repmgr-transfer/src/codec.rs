@@ -21,6 +21,19 @@ pub enum Compression {
     None,
 }
 
+impl Compression {
+    /// What the far side may choose from, best first.
+    pub(crate) fn codecs(self) -> &'static str {
+        match self {
+            Self::Auto => "zstd lz4 none",
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::Gzip => "gzip",
+            Self::None => "none",
+        }
+    }
+}
+
 /// How a stream is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {

@@ -1,12 +1,12 @@
 //! One batch over one connection.
 
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io::BufRead;
 use std::time::Duration;
 
 use repmgr_remote::{Connection, Exit, Input, RemoteError, ShellCommand, StartOptions, run};
 use repmgr_types::CancelToken;
 
-use crate::archive::{Archive, ArchiveError, Member, MemberKind};
+use crate::archive::{Archive, Member, MemberKind};
 use crate::batch::Batch;
 use crate::codec::Codec;
 use crate::complaints::{Complaint, complaints};
@@ -16,27 +16,27 @@ use crate::listing::Listing;
 use crate::path::shown;
 use crate::progress::{Count, Counted, Progress};
 use crate::sink::{Sink, SinkError};
+use crate::wire::{StreamError, choose_codec, chosen_codec};
 
 /// Says which codec it took from "$2" and sends an archive of the names on standard input. tar
 /// runs the compressor itself, so its exit code speaks for both.
 ///
 /// `--no-unquote`, `--null` and names that begin with "./": every name is taken literally.
-const SCRIPT: &str = r#"cd -- "$1" || exit 1
+const SCRIPT: &str = concat!(
+    r#"cd -- "$1" || exit 1
 unset TAR_OPTIONS
 case $(tar --version 2>/dev/null) in *"GNU tar"*) ;; *) echo 'missing GNU tar'; exit 0 ;; esac
-for codec in $2; do
-  [ "$codec" = none ] || command -v "$codec" >/dev/null 2>&1 && break
-  codec=
-done
+"#,
+    choose_codec!("$2"),
+    r#"
 case $codec in
   zstd) set -- --use-compress-program='zstd -1 -q -c' ;;
   lz4) set -- --use-compress-program='lz4 -1 -q -c -B6' ;;
   gzip) set -- --use-compress-program='gzip -1 -c' ;;
   none) set -- ;;
-  *) echo "missing $2"; exit 0 ;;
 esac
-echo "$codec"
-exec tar --create --file=- --format=gnu --blocking-factor=128 --no-recursion --hard-dereference --numeric-owner --quoting-style=escape "$@" --null --no-unquote --files-from=-"#;
+exec tar --create --file=- --format=gnu --blocking-factor=128 --no-recursion --hard-dereference --numeric-owner --quoting-style=escape "$@" --null --no-unquote --files-from=-"#
+);
 
 /// What the files named on standard input are now, as [`list`](crate::list) has it.
 const LOOK_SCRIPT: &str = r#"cd -- "$1" || exit 1
@@ -161,18 +161,9 @@ impl Task<'_> {
         count: &mut Count<'_>,
         at: &mut usize,
     ) -> Result<Stream, TransferError> {
-        let first = match first_line(wire) {
-            Ok(line) => line,
-            Err(e) => return self.broken(ArchiveError::Io(e)),
-        };
-        if let Some(program) = first.strip_prefix("missing ") {
-            return Err(TransferError::NoProgram {
-                host: self.host.clone(),
-                program: shown(program.as_bytes()),
-            });
-        }
-        let Some(codec) = Codec::ALL.into_iter().find(|c| c.name() == first) else {
-            return Err(self.malformed(format!("it begins with \"{}\"", shown(first.as_bytes()))));
+        let codec = match chosen_codec(wire) {
+            Ok(codec) => codec,
+            Err(e) => return self.broken(e),
         };
         let decoder = codec.decoder(wire, WINDOW_LOG);
         let mut archive = Archive::new(decoder.map_err(|e| self.malformed(e.to_string()))?);
@@ -205,7 +196,7 @@ impl Task<'_> {
         missing: &mut Option<usize>,
         count: &mut Count<'_>,
         at: &mut usize,
-    ) -> Result<Result<(), ArchiveError>, TransferError> {
+    ) -> Result<Result<(), StreamError>, TransferError> {
         let name = member.path.strip_prefix(b"./");
         let place = (*at..self.batch.files.len()).find(|place| Some(self.path(*place)) == name);
         let Some(place) = place else {
@@ -350,16 +341,15 @@ impl Task<'_> {
     }
 
     /// What to make of a stream that cannot be read on.
-    fn broken(&self, error: ArchiveError) -> Result<Stream, TransferError> {
+    fn broken(&self, error: StreamError) -> Result<Stream, TransferError> {
         match error {
-            ArchiveError::Malformed(reason) => Err(self.malformed(reason)),
-            ArchiveError::Io(e) if e.get_ref().is_some_and(|e| e.is::<RemoteError>()) => {
-                Err(self.remote(RemoteError::from_io(e)))
-            }
-            ArchiveError::Io(e) if e.kind() == ErrorKind::UnexpectedEof => {
-                Ok(Stream::Short("it ends too early".to_owned()))
-            }
-            ArchiveError::Io(e) => Err(self.malformed(e.to_string())),
+            StreamError::Short => Ok(Stream::Short("it ends too early".to_owned())),
+            StreamError::Remote(error) => Err(self.remote(error)),
+            StreamError::Malformed(reason) => Err(self.malformed(reason)),
+            StreamError::NoProgram(program) => Err(TransferError::NoProgram {
+                host: self.host.clone(),
+                program,
+            }),
         }
     }
 
@@ -412,19 +402,4 @@ fn name_list<'p>(paths: impl Iterator<Item = &'p [u8]>) -> Vec<u8> {
         list.push(0);
     }
     list
-}
-
-/// Without its line feed, byte by byte: what follows belongs to somebody else.
-fn first_line(input: &mut impl Read) -> io::Result<String> {
-    const LONGEST: usize = 64;
-    let mut line = Vec::new();
-    let mut byte = [0];
-    while line.len() < LONGEST {
-        input.read_exact(&mut byte)?;
-        if byte == *b"\n" {
-            break;
-        }
-        line.push(byte[0]);
-    }
-    Ok(String::from_utf8_lossy(&line).into_owned())
 }

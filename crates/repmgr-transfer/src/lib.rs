@@ -1,5 +1,6 @@
 //! Many files from a directory on another host, fast: a [`list`]ing in one command, then
 //! [`transfer`] with parallel sessions, each a stream of tar archives that the far side compresses.
+//! [`unpack`] takes a tar archive that is there already, and [`read_file`] one small file.
 //!
 //! Nothing counts as arrived that was not received whole: each file must be the one that was asked
 //! for, in the size and with the time of the listing; each archive must end as archives do; the
@@ -69,13 +70,18 @@ mod listing;
 mod path;
 mod pool;
 mod progress;
+mod read;
 mod sink;
 mod transfer;
+mod unpack;
+mod wire;
 
 pub use codec::{Codec, Compression};
 pub use error::{FarFile, TransferError};
 pub use list::{ListError, list};
 pub use listing::{Entry, EntryKind, Listing, PushError};
 pub use progress::Progress;
+pub use read::{ReadFileError, read_file};
 pub use sink::{FileSink, Sink, SinkError};
 pub use transfer::{Options, Summary, transfer};
+pub use unpack::{ArchiveMember, MemberSink, unpack};

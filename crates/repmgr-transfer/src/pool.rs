@@ -211,7 +211,10 @@ impl<'a> Pool<'a> {
         let (Some(connection), Some(mut claim)) = (&mut worker.connection, self.claim()) else {
             return ControlFlow::Continue(());
         };
-        let codecs = codecs(self.options.compression, worker.plain);
+        let codecs = match worker.plain {
+            0 => self.options.compression.codecs(),
+            _ => Compression::None.codecs(),
+        };
         match self.fetcher.fetch(connection.as_mut(), &claim.batch, codecs) {
             Ok(fetched) => {
                 worker.learn(self.options.compression, &fetched);
@@ -296,18 +299,6 @@ impl<'a> Pool<'a> {
         if !std::mem::replace(&mut worker.brought, true) {
             state.summary.jobs += 1;
         }
-    }
-}
-
-/// What the far side may choose from, best first.
-fn codecs(wanted: Compression, plain: u32) -> &'static str {
-    match wanted {
-        Compression::Auto if plain > 0 => "none",
-        Compression::Auto => "zstd lz4 none",
-        Compression::Zstd => "zstd",
-        Compression::Lz4 => "lz4",
-        Compression::Gzip => "gzip",
-        Compression::None => "none",
     }
 }
 

@@ -118,7 +118,7 @@ fn what_cannot_be_listed_is_an_error_or_marked() {
     let bench = Bench::new();
     bench.file("open/a", b"a");
     bench.file("closed/b", b"b");
-    fs::set_permissions(bench.source.join("closed"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(bench.source.join("closed"), Permissions::from_mode(0o0)).unwrap();
     let listing = bench.list();
     let seen: Vec<_> = listing.iter().map(|e| (e.path, e.readable)).collect();
     assert!(
@@ -145,7 +145,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let secret = bench.file("secret: \n", b"b");
     bench.file("z", b"z");
     let before = bench.list();
-    fs::set_permissions(&secret, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o0)).unwrap();
     for listing in [before, bench.list()] {
         let disk = Disk::new(&listing);
         let error = bench.fetch(&listing, &disk, &options(1)).unwrap_err();

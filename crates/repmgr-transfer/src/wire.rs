@@ -1,0 +1,74 @@
+//! What all streams from the far side have in common.
+
+use std::io::{self, ErrorKind, Read};
+
+use repmgr_remote::RemoteError;
+
+use crate::codec::Codec;
+use crate::path::shown;
+
+/// Part of a shell script: chooses `$codec` from a list of names, tells it, or what is missing.
+macro_rules! choose_codec {
+    ($list:literal) => {
+        concat!(
+            "for codec in ",
+            $list,
+            r#"; do
+  [ "$codec" = none ] || command -v "$codec" >/dev/null 2>&1 && break
+  codec=
+done
+[ "$codec" ] || { echo "missing "#,
+            $list,
+            r#""; exit 0; }
+echo "$codec"
+"#
+        )
+    };
+}
+pub(crate) use choose_codec;
+
+/// Why a stream cannot be read on.
+#[derive(Debug)]
+pub(crate) enum StreamError {
+    /// It ended too early. How the command ended may say why.
+    Short,
+    /// The connection broke, or the work was cancelled.
+    Remote(RemoteError),
+    /// It says something it must not.
+    Malformed(String),
+    /// The far side lacks a program.
+    NoProgram(String),
+}
+
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> Self {
+        if error.get_ref().is_some_and(|e| e.is::<RemoteError>()) {
+            Self::Remote(RemoteError::from_io(error))
+        } else if error.kind() == ErrorKind::UnexpectedEof {
+            Self::Short
+        } else {
+            // A decoder does not like it.
+            Self::Malformed(error.to_string())
+        }
+    }
+}
+
+/// What the script of [`choose_codec`] tells in its first line.
+pub(crate) fn chosen_codec(input: &mut impl Read) -> Result<Codec, StreamError> {
+    const LONGEST: usize = 64;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    // Byte by byte: what follows belongs to somebody else.
+    while line.len() < LONGEST {
+        input.read_exact(&mut byte)?;
+        if byte == *b"\n" {
+            break;
+        }
+        line.push(byte[0]);
+    }
+    if let Some(program) = line.strip_prefix(b"missing ") {
+        return Err(StreamError::NoProgram(shown(program)));
+    }
+    let codec = Codec::ALL.into_iter().find(|c| c.name().as_bytes() == line);
+    codec.ok_or_else(|| StreamError::Malformed(format!("it begins with \"{}\"", shown(&line))))
+}
