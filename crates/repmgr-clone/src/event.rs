@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use repmgr_datadir::Preparation;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::Method;
 
@@ -214,6 +214,7 @@ pub struct CopySummary {
     /// Bytes received over the network.
     pub wire_bytes: u64,
     /// Time from the first byte to the last.
+    #[serde(rename = "elapsed_seconds", serialize_with = "seconds")]
     pub elapsed: Duration,
     /// How the content was verified, in words: "sizes, backup_manifest (CRC32C)".
     pub verified: String,
@@ -241,6 +242,7 @@ pub struct Progress {
     /// Bytes received over the network.
     pub wire_bytes: u64,
     /// Since the copy began.
+    #[serde(rename = "elapsed_seconds", serialize_with = "seconds")]
     pub elapsed: Duration,
 }
 
@@ -429,6 +431,11 @@ fn message(level: Level, text: &str, detail: &Option<String>, hint: &Option<Stri
     })
 }
 
+/// As a number with milliseconds, which every program can read.
+fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((time.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
 impl fmt::Display for CopySummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
@@ -496,6 +503,20 @@ mod tests {
         assert_eq!(text(10_240), "10 kB");
         assert_eq!(text(30_408_704), "29 MB");
         assert_eq!(text(1 << 42), "4096 GB");
+    }
+
+    #[test]
+    fn times_are_seconds_for_programs() {
+        let progress = Progress {
+            files_done: 1,
+            files_total: 2,
+            bytes_done: 3,
+            bytes_total: 4,
+            bytes_reused: 0,
+            wire_bytes: 0,
+            elapsed: Duration::from_micros(1_234_567),
+        };
+        assert_eq!(serde_json::to_value(progress).unwrap()["elapsed_seconds"], 1.235);
     }
 
     #[test]
