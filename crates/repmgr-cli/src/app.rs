@@ -13,6 +13,7 @@ use crate::log::{Destination, Filter, Log, Sink};
 use crate::observer::Json;
 use crate::request::Given;
 use crate::signals::Signals;
+use crate::standby_clone::Reach;
 use crate::values::{Output, Values};
 use crate::words::Action;
 use crate::{help, standby_clone, words};
@@ -26,7 +27,6 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 struct Session {
     log: Log,
     json: Option<Json>,
-    signal: Option<i32>,
 }
 
 /// Does what the arguments ask for; the first is the program's own name. Returns the exit code.
@@ -46,7 +46,6 @@ pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
                     Sink::Stderr,
                 ),
                 json: None,
-                signal: None,
             };
             return session.fail(&Failure::usage(vec![error], &[]));
         }
@@ -65,7 +64,6 @@ pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
     let mut session = Session {
         log: Log::new(filter(&line, &values, LogLevel::Info), false, Sink::Stderr),
         json: (values.output == Output::Json).then(|| Json::new(io::stdout())),
-        signal: None,
     };
     let done = session.run(&line, &values, errors);
     match done {
@@ -134,13 +132,12 @@ impl Session {
             detail: Some(error.to_string()),
             hint: None,
         })?;
-        let cancel = signals.token();
-        let log = &self.log;
-        let request =
-            given.request(|settings, name| standby_clone::barman_host(settings, name, log, &cancel))?;
-        let done = standby_clone::run(&request, args.dry_run, log, self.json.as_ref(), &cancel);
-        self.signal = signals.received();
-        done
+        let reach = Reach {
+            log: &self.log,
+            cancel: signals.token(),
+        };
+        let request = given.request(&reach)?;
+        standby_clone::run(&request, args.dry_run, &self.log, self.json.as_ref(), &signals)
     }
 
     /// Finds and reads the configuration file; `None` if there is none.
@@ -232,7 +229,7 @@ impl Session {
     }
 
     fn fail(&self, failure: &Failure) -> u8 {
-        let code = failure.exit_code(self.signal);
+        let code = failure.exit_code();
         failure.report(&self.log);
         if let Some(json) = &self.json {
             json.failure(failure, code);

@@ -12,6 +12,7 @@ use crate::words;
 pub(crate) mod exit {
     pub(crate) const SUCCESS: u8 = 0;
     pub(crate) const BAD_CONFIG: u8 = 1;
+    pub(crate) const BAD_RSYNC: u8 = 2;
     pub(crate) const DB_CONN: u8 = 6;
     pub(crate) const DB_QUERY: u8 = 7;
     pub(crate) const BAD_BASEBACKUP: u8 = 14;
@@ -44,6 +45,8 @@ pub(crate) enum Failure {
         error: Box<CloneError>,
         /// The data directory, if it holds the clone as far as it came.
         unfinished: Option<PathBuf>,
+        /// The signal that asked us to stop.
+        signal: Option<i32>,
     },
 }
 
@@ -70,21 +73,15 @@ impl Failure {
         Self::Usage { errors, command }
     }
 
-    /// The one table of exit codes. `signal` is the one that asked us to stop.
-    pub(crate) fn exit_code(&self, signal: Option<i32>) -> u8 {
+    /// The one table of exit codes.
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. } | Self::Config(_) | Self::Refused { .. } => exit::BAD_CONFIG,
-            Self::Clone { error, .. } => match error.kind() {
-                ErrorKind::Target | ErrorKind::Prerequisite | ErrorKind::Configuration => exit::BAD_CONFIG,
-                ErrorKind::Barman => exit::BARMAN,
-                ErrorKind::Connection => exit::DB_CONN,
-                ErrorKind::Query => exit::DB_QUERY,
-                ErrorKind::Copy => exit::BAD_BASEBACKUP,
-                ErrorKind::Interrupted => signal
-                    .and_then(|signal| u8::try_from(signal).ok())
-                    .map_or(exit::INTERNAL, |signal| exit::SIGNAL.saturating_add(signal)),
-                _ => exit::INTERNAL,
-            },
+            // Whatever failed then failed because of it, or does not matter any more.
+            Self::Clone {
+                signal: Some(signal), ..
+            } => u8::try_from(*signal).map_or(exit::INTERNAL, |signal| exit::SIGNAL.saturating_add(signal)),
+            Self::Clone { error, .. } => code_of(error.kind()),
         }
     }
 
@@ -94,6 +91,7 @@ impl Failure {
             Self::Usage { .. } => "usage",
             Self::Config(_) => "configuration_file",
             Self::Refused { .. } => "refused",
+            Self::Clone { signal: Some(_), .. } => "interrupted",
             Self::Clone { error, .. } => match error.kind() {
                 ErrorKind::Target => "target",
                 ErrorKind::Barman => "barman",
@@ -101,8 +99,8 @@ impl Failure {
                 ErrorKind::Query => "query",
                 ErrorKind::Prerequisite => "prerequisite",
                 ErrorKind::Copy => "copy",
+                ErrorKind::ExternalFile => "external_file",
                 ErrorKind::Configuration => "configuration",
-                ErrorKind::Interrupted => "interrupted",
                 _ => "internal",
             },
         }
@@ -129,8 +127,15 @@ impl Failure {
                 detail: detail.clone(),
                 hints: hint.iter().cloned().collect(),
             }],
-            Self::Clone { error, unfinished } => {
-                let mut told = told_of_clone(error);
+            Self::Clone {
+                error,
+                unfinished,
+                signal,
+            } => {
+                let mut told = match signal {
+                    Some(_) => vec![interrupted(error)],
+                    None => told_of_clone(error),
+                };
                 if let (Some(path), Some(last)) = (unfinished, told.last_mut()) {
                     last.hints.push(format!(
                         "\"{}\" holds an unfinished clone, on which PostgreSQL cannot start; run the same command \
@@ -178,6 +183,18 @@ impl Failure {
     }
 }
 
+fn code_of(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Target | ErrorKind::Prerequisite | ErrorKind::Configuration => exit::BAD_CONFIG,
+        ErrorKind::Barman => exit::BARMAN,
+        ErrorKind::Connection => exit::DB_CONN,
+        ErrorKind::Query => exit::DB_QUERY,
+        ErrorKind::Copy => exit::BAD_BASEBACKUP,
+        ErrorKind::ExternalFile => exit::BAD_RSYNC,
+        _ => exit::INTERNAL,
+    }
+}
+
 const USAGE: &str = "The following command line errors were encountered";
 
 fn try_help(command: Option<&str>) -> String {
@@ -196,6 +213,15 @@ pub(crate) fn lines(diagnostics: &[Diagnostic]) -> Vec<String> {
         None => diagnostic.to_string(),
     };
     diagnostics.iter().map(line).collect()
+}
+
+/// A connection that broke because of the signal is no advice, but may be worth knowing.
+fn interrupted(error: &CloneError) -> Told {
+    Told {
+        text: "interrupted".to_owned(),
+        detail: (error.kind() != ErrorKind::Interrupted).then(|| error.to_string()),
+        hints: Vec::new(),
+    }
 }
 
 fn told_of_clone(error: &CloneError) -> Vec<Told> {
@@ -225,19 +251,18 @@ mod tests {
     use crate::log::in_memory;
     use repmgr_types::Cancelled;
 
-    fn clone(error: impl Into<CloneError>, unfinished: Option<&str>) -> Failure {
+    fn clone(error: impl Into<CloneError>, unfinished: Option<&str>, signal: Option<i32>) -> Failure {
         Failure::Clone {
             error: Box::new(error.into()),
             unfinished: unfinished.map(PathBuf::from),
+            signal,
         }
     }
 
-    fn damaged() -> CloneError {
-        CloneError::Damaged {
-            damages: vec![
-                "base/1/2: wrong checksum".to_owned(),
-                "base/1/3: too short".to_owned(),
-            ],
+    fn not_empty() -> CloneError {
+        CloneError::NotEmpty {
+            path: "/data".into(),
+            what: String::new(),
         }
     }
 
@@ -248,32 +273,36 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_the_numbers_of_repmgr() {
-        assert_eq!(
-            [
-                exit::SUCCESS,
-                exit::BAD_CONFIG,
-                exit::DB_CONN,
-                exit::DB_QUERY,
-                exit::BAD_BASEBACKUP,
-                exit::INTERNAL,
-                exit::BARMAN
-            ],
-            [0, 1, 6, 7, 14, 15, 19]
-        );
+    fn an_interrupted_program_says_by_which_signal() {
+        for (signal, code) in [(2, 130), (15, 143), (1, 129)] {
+            assert_eq!(clone(Cancelled, None, Some(signal)).exit_code(), code);
+            assert_eq!(clone(not_empty(), None, Some(signal)).exit_code(), code);
+        }
+        assert_eq!(clone(not_empty(), None, None).exit_code(), exit::BAD_CONFIG);
     }
 
     #[test]
-    fn an_interrupted_program_says_by_which_signal() {
-        let failure = clone(Cancelled, None);
-        assert_eq!(failure.exit_code(Some(2)), 130);
-        assert_eq!(failure.exit_code(Some(15)), 143);
-        assert_eq!(failure.exit_code(Some(1)), 129);
-        assert_eq!(clone(damaged(), None).exit_code(Some(2)), exit::BAD_BASEBACKUP);
-        assert_eq!(
-            clone(CloneError::Problems(Vec::new()), None).exit_code(None),
-            exit::BAD_CONFIG
-        );
+    fn each_kind_of_error_has_the_code_that_scripts_know() {
+        for (kind, code) in [
+            (ErrorKind::Target, 1),
+            (ErrorKind::Prerequisite, 1),
+            (ErrorKind::Configuration, 1),
+            (ErrorKind::Connection, 6),
+            (ErrorKind::Query, 7),
+            (ErrorKind::Copy, 14),
+            (ErrorKind::ExternalFile, 2),
+            (ErrorKind::Barman, 19),
+        ] {
+            assert_eq!(code_of(kind), code, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_else_failed_when_a_signal_came_is_a_detail() {
+        let text = reported(&clone(not_empty(), None, Some(2)));
+        assert!(text.starts_with("ERROR: interrupted\nDETAIL: "), "{text}");
+        assert!(!text.contains("HINT"), "{text}");
+        assert_eq!(reported(&clone(Cancelled, None, Some(2))), "ERROR: interrupted\n");
     }
 
     #[test]
@@ -293,13 +322,12 @@ mod tests {
 
     #[test]
     fn a_failed_copy_tells_what_the_directory_holds() {
-        let text = reported(&clone(Cancelled, Some("/data")));
+        let text = reported(&clone(Cancelled, Some("/data"), Some(2)));
         assert_eq!(
             text,
             "ERROR: interrupted\nHINT: \"/data\" holds an unfinished clone, on which PostgreSQL cannot start; run \
              the same command again to continue it\n"
         );
-        assert!(!reported(&clone(Cancelled, None)).contains("HINT"));
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use repmgr_clone::{
-    BarmanSource, CloneRequest, NodeIdentity, ReplicationOptions, ServerAddress, Source, TransferOptions,
-    UpstreamChoice,
+    BarmanSource, CloneRequest, ExternalFiles, NodeIdentity, Notification, ReplicationOptions, ServerAddress,
+    ServerSource, Source, TransferOptions, UpstreamChoice,
 };
-use repmgr_config::{Loaded, Node, Settings};
+use repmgr_config::{BarmanSettings, Loaded, Node, Settings};
 use repmgr_remote::Host;
 use repmgr_types::Conninfo;
 
@@ -22,14 +22,7 @@ type IsGiven = fn(&Args) -> bool;
 
 /// Options that this program knows and cannot follow yet. Taking them without effect would give
 /// another standby than the one asked for.
-const NOT_YET: &[(&str, IsGiven)] = &[
-    ("--without-barman", |args| args.without_barman),
-    ("--replication-conf-only", |args| args.replication_conf_only),
-    ("--no-upstream-connection", |args| args.no_upstream_connection),
-    ("--copy-external-config-files", |args| {
-        args.copy_external_config_files.is_some()
-    }),
-];
+const NOT_YET: &[(&str, IsGiven)] = &[("--replication-conf-only", |args| args.replication_conf_only)];
 
 /// All that was given for one clone.
 pub(crate) struct Given<'a> {
@@ -78,7 +71,7 @@ impl Given<'_> {
                 "-c/--fast-checkpoint has no effect in Barman mode",
             );
             warn(
-                args.remote_user.is_some(),
+                args.remote_user.is_some() && args.copy_external_config_files.is_none(),
                 "-R/--remote-user has no effect in Barman mode",
             );
             warn(
@@ -105,11 +98,8 @@ impl Given<'_> {
         warnings
     }
 
-    /// What is asked for. Nothing is connected yet; `host` makes a [`Host`] of `barman_host`.
-    pub(crate) fn request(
-        self,
-        host: impl FnOnce(&Settings, &str) -> Result<Arc<dyn Host>, Failure>,
-    ) -> Result<CloneRequest, Failure> {
+    /// What is asked for. Nothing is connected yet; `hosts` makes a [`Host`] of a name.
+    pub(crate) fn request(self, hosts: &dyn Hosts) -> Result<CloneRequest, Failure> {
         let (args, values) = (self.args(), self.values);
         let mut errors = Vec::new();
         let connection = connection(args, values, self.host).unwrap_or_else(|error| {
@@ -122,37 +112,78 @@ impl Given<'_> {
         if !errors.is_empty() {
             return Err(Failure::usage(errors, &args.words));
         }
-        let Some(loaded) = self.loaded else {
-            return Err(match &args.pgdata {
-                Some(_) => no_pg_basebackup("no configuration file was found"),
-                None => Failure::refused(
-                    "no data directory provided",
-                    "use -D/--pgdata to explicitly specify a data directory",
-                ),
-            });
-        };
         if let Some((option, _)) = NOT_YET.iter().find(|(_, is_given)| is_given(args)) {
             return Err(Failure::refused(
                 format!("{option} is not available yet in this repmgr"),
                 "leave it out, or use the original repmgr, which takes the same configuration file",
             ));
         }
-        let settings = &loaded.settings;
-        let Some(barman) = settings.barman() else {
-            let path = loaded.path.display();
-            return Err(no_pg_basebackup(&format!(
-                "\"barman_host\" is not set in \"{path}\""
-            )));
+        let defaults = Settings::default();
+        let settings = self.settings().unwrap_or(&defaults);
+        let (node, data_directory) = self.node()?;
+        let source = match settings.barman().filter(|_| self.is_from_barman()) {
+            Some(barman) => Source::Barman(self.barman_source(&barman, settings, hosts)?),
+            None => Source::Server(self.server_source(settings)),
         };
-        if args.verify_backup {
-            return Err(Failure::refused(
-                "--verify-backup option cannot be used when cloning from Barman backups",
-                "leave it out: files are verified while they are copied",
-            ));
+        Ok(CloneRequest {
+            node,
+            data_directory,
+            source,
+            upstream: UpstreamChoice {
+                node_id: values.upstream_node_id,
+                conninfo: values.upstream_conninfo.clone(),
+                replication_user: args.replication_user.clone(),
+                no_connection: args.no_upstream_connection && self.is_from_barman(),
+            },
+            replication: replication(settings, values, self.password.clone()),
+            tablespace_mapping: mapping(settings),
+            wal_directory: settings.pg_basebackup_options.waldir().map(Path::to_owned),
+            force: args.force,
+            start_command: settings.service_start_command.clone(),
+            bin_dir: args.pg_bindir.clone().or_else(|| settings.pg_bindir.clone()),
+            external_files: self.external_files(settings, &connection, hosts)?,
+            notification: settings
+                .event_notification_command
+                .clone()
+                .map(|command| Notification {
+                    command,
+                    events: settings.event_notifications.clone(),
+                }),
+            connection,
+        })
+    }
+
+    /// The node to be, and its data directory.
+    fn node(&self) -> Result<(NodeIdentity, PathBuf), Failure> {
+        match (self.loaded, &self.args().pgdata) {
+            (Some(loaded), _) => {
+                let node = loaded.node().map_err(Failure::Config)?;
+                Ok((identity(&node)?, node.data_directory.to_owned()))
+            }
+            // As in repmgr: a standby without a configuration file has no number, and this name.
+            (None, Some(directory)) => Ok((
+                NodeIdentity {
+                    id: -1,
+                    name: "repmgr".to_owned(),
+                },
+                directory.clone(),
+            )),
+            (None, None) => Err(Failure::refused(
+                "no data directory provided",
+                "use -D/--pgdata to explicitly specify a data directory",
+            )),
         }
-        let node = loaded.node().map_err(Failure::Config)?;
-        let source = BarmanSource {
-            host: host(settings, barman.host)?,
+    }
+
+    fn barman_source(
+        &self,
+        barman: &BarmanSettings<'_>,
+        settings: &Settings,
+        hosts: &dyn Hosts,
+    ) -> Result<BarmanSource, Failure> {
+        let (args, values) = (self.args(), self.values);
+        Ok(BarmanSource {
+            host: hosts.barman(settings, barman.host)?,
             address: ServerAddress {
                 server: barman.server.to_owned(),
                 command: barman.command.to_owned(),
@@ -164,27 +195,53 @@ impl Given<'_> {
                 compression: values.compression,
                 retries: values.retries,
                 accept_damage: args.accept_damage,
+                require_manifest: args.verify_backup,
             },
-        };
-        let upstream = UpstreamChoice {
-            node_id: values.upstream_node_id,
-            conninfo: values.upstream_conninfo.clone(),
-            replication_user: args.replication_user.clone(),
-        };
-        Ok(CloneRequest {
-            node: identity(&node)?,
-            data_directory: node.data_directory.to_owned(),
-            source: Source::Barman(source),
-            connection,
-            upstream,
-            replication: replication(settings, values, self.password.clone()),
-            tablespace_mapping: mapping(settings),
-            wal_directory: settings.pg_basebackup_options.waldir().map(Path::to_owned),
-            force: args.force,
-            start_command: settings.service_start_command.clone(),
-            bin_dir: args.pg_bindir.clone().or_else(|| settings.pg_bindir.clone()),
         })
     }
+
+    fn server_source(&self, settings: &Settings) -> ServerSource {
+        let options = &settings.pg_basebackup_options;
+        ServerSource {
+            fast_checkpoint: self.args().fast_checkpoint,
+            options: options.words().map(str::to_owned).collect(),
+            wal_method: options.wal_method().map(str::to_owned),
+            chooses_slot: options.slot().is_some() || options.no_slot(),
+            verify: self.args().verify_backup,
+        }
+    }
+
+    fn external_files(
+        &self,
+        settings: &Settings,
+        connection: &Conninfo,
+        hosts: &dyn Hosts,
+    ) -> Result<Option<ExternalFiles>, Failure> {
+        let Some(placement) = self.values.external_files else {
+            return Ok(None);
+        };
+        let host = connection
+            .get("host")
+            .or(connection.get("hostaddr"))
+            .ok_or_else(|| {
+                Failure::refused(
+                    "--copy-external-config-files needs to know the source node's host",
+                    "give it with -h/--host",
+                )
+            })?;
+        Ok(Some(ExternalFiles {
+            host: hosts.source(settings, host, self.args().remote_user.as_deref())?,
+            placement,
+        }))
+    }
+}
+
+/// Makes hosts of names.
+pub(crate) trait Hosts {
+    /// The host that `barman_host` names.
+    fn barman(&self, settings: &Settings, name: &str) -> Result<Arc<dyn Host>, Failure>;
+    /// The source node's, logging in as `user`.
+    fn source(&self, settings: &Settings, name: &str, user: Option<&str>) -> Result<Arc<dyn Host>, Failure>;
 }
 
 /// How to reach the source node: `-d` counts before `-h`, `-p` and `-U`; parameters that are
@@ -239,17 +296,6 @@ fn source_errors(args: &Args, connection: &Conninfo) -> Vec<String> {
     errors
 }
 
-fn no_pg_basebackup(reason: &str) -> Failure {
-    Failure::Refused {
-        text: "cloning from a running node with pg_basebackup is not available yet in this repmgr".to_owned(),
-        detail: Some(reason.to_owned()),
-        hint: Some(
-            "set \"barman_host\" and \"barman_server\" to clone from a Barman backup, or use the original repmgr"
-                .to_owned(),
-        ),
-    }
-}
-
 fn identity(node: &Node<'_>) -> Result<NodeIdentity, Failure> {
     let id = i32::try_from(node.id);
     let id =
@@ -290,6 +336,17 @@ mod tests {
     const CONF: &str = "node_id=2\nnode_name='node2'\nconninfo='host=n2'\ndata_directory='/data'\n\
                         barman_host='barmansrv'\nbarman_server='main'\n";
 
+    struct Here;
+
+    impl Hosts for Here {
+        fn barman(&self, _: &Settings, _: &str) -> Result<Arc<dyn Host>, Failure> {
+            Ok(Arc::new(LocalHost::default()))
+        }
+        fn source(&self, _: &Settings, _: &str, _: Option<&str>) -> Result<Arc<dyn Host>, Failure> {
+            Ok(Arc::new(LocalHost::default()))
+        }
+    }
+
     fn resolve(conf: Option<&str>, line: &[&str]) -> (Vec<String>, Result<CloneRequest, String>) {
         let words = ["repmgr"].into_iter().chain(line.iter().copied());
         let line = CommandLine::parse(words.map(Into::into)).unwrap();
@@ -304,7 +361,7 @@ mod tests {
             password: Some("from PGPASSWORD".to_owned()),
         };
         let warnings = given.warnings();
-        let request = given.request(|_, _| Ok(Arc::new(LocalHost::default())));
+        let request = given.request(&Here);
         let told = |failure: Failure| {
             let lines = failure
                 .told()
@@ -432,31 +489,79 @@ mod tests {
         assert!(refusal(Some(&conf), &clone).ends_with(&format!("|{host}\n{parameters}")));
         assert!(refusal(Some(&conf), &["standby", "clone", "a"]).ends_with(&format!("|{parameters}")));
         assert!(refusal(Some(&conf), &["-p", "1", "standby", "clone"]).ends_with(&format!("|{host}")));
-        let refused = refusal(Some(&conf), &["-h", "a", "standby", "clone"]);
-        assert!(
-            refused.contains("not available yet")
-                && refused.ends_with("\"barman_host\" is not set in \"/r.conf\"")
-        );
         assert!(refusal(None, &["-h", "a", "standby", "clone"]).starts_with("no data directory provided"));
-        assert!(refusal(None, &["-h", "a", "-D", "/d", "standby", "clone"]).contains("not available yet"));
+    }
+
+    fn server(conf: Option<&str>, line: &[&str]) -> (CloneRequest, ServerSource) {
+        let request = resolve(conf, line).1.unwrap_or_else(|error| panic!("{error}"));
+        let Source::Server(server) = request.source.clone() else {
+            panic!("not from the server");
+        };
+        (request, server)
+    }
+
+    #[test]
+    fn without_barman_the_source_node_itself_is_copied() {
+        let conf = format!("{CONF}pg_basebackup_options='-Xfetch --no-slot --waldir=/wal --max-rate=10M'\n");
+        let line = [
+            "--without-barman",
+            "-c",
+            "--verify-backup",
+            "-h",
+            "a",
+            "standby",
+            "clone",
+        ];
+        let (request, source) = server(Some(&conf), &line);
+        assert!(source.fast_checkpoint && source.verify && source.chooses_slot && !source.streams_wal());
+        assert_eq!(source.options.len(), 4);
+        assert_eq!(request.wal_directory.as_deref(), Some(Path::new("/wal")));
+        let (_, source) = server(
+            Some(&CONF.replace("barman", "#")),
+            &["-h", "a", "standby", "clone"],
+        );
+        assert!(source.streams_wal() && !source.fast_checkpoint && !source.chooses_slot);
+        let (request, _) = server(None, &["-h", "a", "-D", "/d", "standby", "clone"]);
+        assert_eq!((request.node.id, request.node.name.as_str()), (-1, "repmgr"));
+        assert_eq!(request.data_directory, Path::new("/d"));
+    }
+
+    #[test]
+    fn external_files_come_from_the_source_nodes_host() {
+        let line = [
+            "--copy-external-config-files=pgdata",
+            "-h",
+            "a",
+            "standby",
+            "clone",
+        ];
+        let files = request(CONF, &line).external_files.expect("asked for");
+        assert_eq!(files.placement, repmgr_clone::Placement::DataDirectory);
+        let refused = refusal(Some(CONF), &["--copy-external-config-files", "standby", "clone"]);
+        assert!(
+            refused.contains("needs to know the source node's host"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn notifications_and_the_lack_of_a_connection_are_passed_on() {
+        let conf = format!(
+            "{CONF}event_notification_command='tell %e'\nevent_notifications='standby_clone,standby_follow'\n"
+        );
+        let request = request(&conf, &["--no-upstream-connection", "standby", "clone"]);
+        let notification = request.notification.expect("configured");
+        assert_eq!(notification.command, "tell %e");
+        assert!(notification.wants("standby_clone") && !notification.wants("standby_promote"));
+        assert!(request.upstream.no_connection);
     }
 
     #[test]
     fn options_that_cannot_be_followed_are_refused_by_name() {
-        for option in [
-            "--replication-conf-only",
-            "--no-upstream-connection",
-            "--copy-external-config-files=pgdata",
-        ] {
-            let name = option.split('=').next().unwrap();
-            let expected = format!("{name} is not available yet in this repmgr|");
-            assert_eq!(refusal(Some(CONF), &[option, "standby", "clone"]), expected);
-        }
-        let refused = refusal(Some(CONF), &["--without-barman", "-h", "a", "standby", "clone"]);
-        assert_eq!(refused, "--without-barman is not available yet in this repmgr|");
-        let refused = refusal(Some(CONF), &["--verify-backup", "standby", "clone"]);
-        assert!(
-            refused.starts_with("--verify-backup option cannot be used when cloning from Barman backups")
+        let refused = refusal(Some(CONF), &["--replication-conf-only", "standby", "clone"]);
+        assert_eq!(
+            refused,
+            "--replication-conf-only is not available yet in this repmgr|"
         );
     }
 

@@ -1,6 +1,7 @@
 //! `standby clone`: a request, handed to `repmgr-clone`.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::failure::Failure;
 use crate::log::Log;
 use crate::observer::{All, Bar, Json, Lines, ProgressLines};
 use crate::prompt::TerminalPrompt;
+use crate::request::Hosts;
+use crate::signals::Signals;
 
 /// The value of `barman_host` that means this host, without SSH. No name of a host ends so, and
 /// `localhost` has to stay a host behind SSH, where Barman's own user logs in.
@@ -24,60 +27,73 @@ pub(crate) fn run(
     dry_run: bool,
     log: &Log,
     json: Option<&Json>,
-    cancel: &CancelToken,
+    signals: &Signals,
 ) -> Result<(), Failure> {
     let lines = Lines(log.clone());
     let bar = (io::stderr().is_terminal() && log.shows(LogLevel::Notice)).then(|| Bar::new(log.clone()));
     let progress = bar.is_none().then(|| ProgressLines::new(log.clone()));
-    let mut observers: Vec<&dyn Observer> = vec![&lines];
+    // The bar first: it goes away before the line that says that the copy is done.
+    let mut observers: Vec<&dyn Observer> = Vec::new();
     observers.extend(bar.iter().map(|bar| bar as &dyn Observer));
     observers.extend(progress.iter().map(|lines| lines as &dyn Observer));
+    observers.push(&lines);
     observers.extend(json.map(|json| json as &dyn Observer));
     let context = Context {
         observer: &All(observers),
-        cancel,
+        cancel: &signals.token(),
         environment: &Environment::from_process(),
     };
-    let failed = |error: CloneError| Failure::Clone {
+    let failed = |error: CloneError, unfinished: Option<&Path>| Failure::Clone {
         error: Box::new(error),
-        unfinished: None,
+        unfinished: unfinished.map(Path::to_owned),
+        signal: signals.received(),
     };
     if dry_run {
-        return plan(request, &context).map(drop).map_err(failed);
+        return plan(request, &context)
+            .map(drop)
+            .map_err(|error| failed(error, None));
     }
-    let prepared = prepare(request, &context).map_err(failed)?;
-    prepared
-        .execute(&context)
-        .map(drop)
-        .map_err(|error| Failure::Clone {
-            error: Box::new(error),
-            unfinished: Some(request.data_directory.clone()),
-        })
+    let prepared = prepare(request, &context).map_err(|error| failed(error, None))?;
+    let done = prepared.execute(&context);
+    done.map(drop)
+        .map_err(|error| failed(error, Some(&request.data_directory)))
 }
 
-/// The host that `barman_host` names.
-pub(crate) fn barman_host(
-    settings: &Settings,
-    name: &str,
-    log: &Log,
-    cancel: &CancelToken,
-) -> Result<Arc<dyn Host>, Failure> {
-    if name == THIS_HOST {
-        return Ok(Arc::new(LocalHost::new(cancel.clone())));
+/// Hosts as this program reaches them.
+pub(crate) struct Reach<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) cancel: CancelToken,
+}
+
+impl Reach<'_> {
+    fn ssh(&self, settings: &Settings, name: &str, user: Option<&str>) -> Result<Arc<dyn Host>, Failure> {
+        let prompt = TerminalPrompt::new(self.log.clone(), self.cancel.clone());
+        let options = SshOptions {
+            prompt: prompt.map(|prompt| Arc::new(prompt) as Arc<dyn Prompt>),
+            cancel: self.cancel.clone(),
+            user: user.map(str::to_owned),
+            ..ssh_options(settings)
+        };
+        let host = SshHost::new(name, options).map_err(|error| Failure::Refused {
+            text: error.to_string(),
+            detail: None,
+            hint: error.hint(),
+        })?;
+        Ok(Arc::new(host))
     }
-    let prompt =
-        TerminalPrompt::new(log.clone(), cancel.clone()).map(|prompt| Arc::new(prompt) as Arc<dyn Prompt>);
-    let options = SshOptions {
-        prompt,
-        cancel: cancel.clone(),
-        ..ssh_options(settings)
-    };
-    let host = SshHost::new(name, options).map_err(|error| Failure::Refused {
-        text: error.to_string(),
-        detail: None,
-        hint: error.hint(),
-    })?;
-    Ok(Arc::new(host))
+}
+
+impl Hosts for Reach<'_> {
+    fn barman(&self, settings: &Settings, name: &str) -> Result<Arc<dyn Host>, Failure> {
+        if name == THIS_HOST {
+            return Ok(Arc::new(LocalHost::new(self.cancel.clone())));
+        }
+        self.ssh(settings, name, None)
+    }
+
+    fn source(&self, settings: &Settings, name: &str, user: Option<&str>) -> Result<Arc<dyn Host>, Failure> {
+        self.ssh(settings, name, user)
+    }
 }
 
 /// repmgr gives `ssh_options` to `ssh` for other purposes only; a user who sets them means them
@@ -113,12 +129,11 @@ mod tests {
     #[test]
     fn only_a_name_that_no_host_has_means_this_host() {
         let host = |name| {
-            let host = barman_host(
-                &Settings::default(),
-                name,
-                &in_memory(LogLevel::Info),
-                &CancelToken::new(),
-            );
+            let reach = Reach {
+                log: &in_memory(LogLevel::Info),
+                cancel: CancelToken::new(),
+            };
+            let host = reach.barman(&Settings::default(), name);
             host.map(|host| host.name().to_owned())
         };
         assert_eq!(host("localhost").unwrap(), "localhost");

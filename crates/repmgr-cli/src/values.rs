@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use repmgr_clone::Compression;
+use repmgr_clone::{Compression, Placement};
 use repmgr_config::{ApplyDelay, LogLevel};
 use repmgr_types::Conninfo;
 
@@ -20,6 +20,7 @@ pub(crate) struct Values {
     pub(crate) jobs: Option<NonZeroUsize>,
     pub(crate) retries: Option<u32>,
     pub(crate) compression: Compression,
+    pub(crate) external_files: Option<Placement>,
     pub(crate) output: Output,
 }
 
@@ -77,16 +78,15 @@ impl Values {
                 _ => Err(one_of("--output", text, "text, json")),
             })
             .unwrap_or_default(),
+            external_files: take(&args.copy_external_config_files, &mut errors, |text| match text {
+                "samepath" => Ok(Placement::SamePath),
+                "pgdata" | "data_directory" => Ok(Placement::DataDirectory),
+                _ => Err(
+                    "value provided for \"--copy-external-config-files\" must be \"samepath\" or \"pgdata\""
+                        .to_owned(),
+                ),
+            }),
         };
-        if !matches!(
-            args.copy_external_config_files.as_deref(),
-            None | Some("samepath" | "pgdata" | "data_directory")
-        ) {
-            errors.push(
-                "value provided for \"--copy-external-config-files\" must be \"samepath\" or \"pgdata\""
-                    .to_owned(),
-            );
-        }
         if args.backup_id.as_deref() == Some("") {
             errors.push("value provided for \"--backup-id\" must not be empty".to_owned());
         }

@@ -174,6 +174,13 @@ pub enum CloneError {
         #[source]
         source: ManifestError,
     },
+    /// The backup has no manifest, and one is required.
+    #[error("backup {backup} has no backup_manifest to verify it by")]
+    NoManifest {
+        /// The backup.
+        backup: BackupId,
+    },
+
     /// No connection.
     #[error("connection to the {role} failed")]
     Connect {
@@ -355,6 +362,7 @@ impl CloneError {
             | Self::Control { .. }
             | Self::ControlFile { .. }
             | Self::Manifest { .. }
+            | Self::NoManifest { .. }
             | Self::Transfer(_) => K::Barman,
             Self::Damaged { .. } | Self::BaseBackup(_) | Self::VerifyBackup(_) => K::Copy,
             Self::ExternalFile { .. } => K::ExternalFile,
@@ -413,6 +421,9 @@ impl CloneError {
             Self::Incomplete { .. } | Self::Control { .. } | Self::ControlFile { .. } | Self::Manifest { .. } => {
                 Some("choose another backup with --backup-id, or take a new one".to_owned())
             }
+            Self::NoManifest { backup } => Some(format!(
+                "leave out --verify-backup, or make one on the Barman host with \"barman generate-manifest SERVER {backup}\" (Barman 2.18 and later)"
+            )),
             Self::Read(error) => error.hint(),
             Self::Connect { source, .. } => source.hint(),
             Self::Query(error) => error.hint(),

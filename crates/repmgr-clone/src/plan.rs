@@ -196,6 +196,11 @@ impl<'r> Gathering<'r, '_, '_> {
             false => None,
         };
         let parameters = source.parameters()?;
+        if barman.transfer.require_manifest && parameters.manifest.is_none() {
+            return Err(CloneError::NoManifest {
+                backup: source.files.backup.id.clone(),
+            });
+        }
         if !self.take {
             context.observer.event(Event::ServerParametersFetched);
         }

@@ -155,6 +155,8 @@ pub struct TransferOptions {
     pub retries: Option<u32>,
     /// Accept files that fail a checksum, with a warning instead of an error.
     pub accept_damage: bool,
+    /// Refuse a backup without a manifest, whose files cannot all be verified.
+    pub require_manifest: bool,
 }
 
 /// Which node the standby will follow, and how it reaches it.

@@ -9,7 +9,9 @@ use super::rate::{Rate, in_words, percent};
 use crate::log::Log;
 
 const REDRAWS_PER_SECOND: u8 = 10;
-const TEMPLATE: &str = "{bar:20} {wide_msg}";
+const TEMPLATE: &str = "[{bar:20}] {wide_msg}";
+/// ASCII, which every terminal has.
+const CHARACTERS: &str = "=> ";
 
 /// Shows how far the copy is, below the lines of the log.
 pub(crate) struct Bar {
@@ -41,13 +43,14 @@ impl Bar {
 
 fn new_bar() -> ProgressBar {
     let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = style.progress_chars(CHARACTERS);
     let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_SECOND);
     ProgressBar::with_draw_target(Some(100), target).with_style(style)
 }
 
 impl Observer for Bar {
     fn event(&self, event: Event) {
-        if matches!(event, Event::CopyFinished { .. } | Event::Complete) {
+        if matches!(event, Event::CopyFinished { .. } | Event::Complete { .. }) {
             self.clear();
         }
     }
@@ -60,8 +63,15 @@ impl Observer for Bar {
             self.log.set_bar(Some(bar.clone()));
             bar
         });
-        bar.set_position(percent(progress));
-        bar.set_message(format!("{}%, {}", percent(progress), in_words(progress, rate)));
+        let percent = percent(progress);
+        let message = format!("{percent}%, {}", in_words(progress, rate));
+        // Each of them draws: none for nothing.
+        if bar.message() != message {
+            bar.set_message(message);
+        }
+        if bar.position() != percent {
+            bar.set_position(percent);
+        }
     }
 }
 

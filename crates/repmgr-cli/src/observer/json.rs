@@ -144,6 +144,8 @@ impl Observer for Json {
 mod tests {
     use std::sync::Arc;
 
+    use repmgr_clone::Method;
+
     use super::super::samples::progress;
     use super::*;
 
@@ -241,7 +243,9 @@ mod tests {
         }
         let json = Json::new(Gone);
         json.event(Event::ReceivingFileList);
-        json.event(Event::Complete);
+        json.event(Event::Complete {
+            method: Method::Barman,
+        });
         assert!(json.0.lock().unwrap().out.is_none());
     }
 }

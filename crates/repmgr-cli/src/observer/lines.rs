@@ -89,6 +89,8 @@ impl Observer for ProgressLines {
 
 #[cfg(test)]
 mod tests {
+    use repmgr_clone::Method;
+
     use super::super::samples::progress;
     use super::*;
     use crate::log::in_memory;
@@ -109,7 +111,9 @@ mod tests {
             bytes: 52 << 20,
         });
         lines.event(Event::ReceivingFileList);
-        lines.event(Event::Complete);
+        lines.event(Event::Complete {
+            method: Method::Barman,
+        });
         lines.event(Event::NextSteps {
             start: "pg_ctl -D /var/lib/postgresql/data start".to_owned(),
             registered: Some(false),
