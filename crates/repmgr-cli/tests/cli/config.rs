@@ -1,10 +1,10 @@
 //! The configuration file.
 
-use crate::program::{Bench, CONF};
+use crate::program::Bench;
 
 #[test]
 fn a_missing_file_is_named_and_nothing_else_is_tried() {
-    let bench = Bench::with_conf(CONF);
+    let bench = Bench::ordinary("");
     let path = bench.path("other.conf");
     assert_eq!(
         bench.refused(&["-f", "other.conf", "standby", "clone"]),
@@ -58,9 +58,7 @@ fn required_parameters_are_named() {
 
 #[test]
 fn every_parameter_can_be_dumped() {
-    let bench = Bench::with_conf(&format!(
-        "{CONF}use_replication_slots=on\nevent_notifications='a, b'\n"
-    ));
+    let bench = Bench::ordinary("use_replication_slots=on\nevent_notifications='a, b'\n");
     let assert = bench.run(&["--dump-config"]).success().stderr("");
     let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
     assert!(text.starts_with("node_id|2\nnode_name|node2\n"), "{text}");
@@ -77,7 +75,7 @@ fn every_parameter_can_be_dumped() {
 
 #[test]
 fn warnings_are_told_and_terse_hides_them() {
-    let bench = Bench::with_conf(&format!("{CONF}foo=1\n"));
+    let bench = Bench::ordinary("foo=1\n");
     let said = |line: &[&str]| {
         let assert = bench.run(line).code(19);
         String::from_utf8(assert.get_output().stderr.clone()).unwrap()
@@ -93,14 +91,16 @@ fn warnings_are_told_and_terse_hides_them() {
 
 #[test]
 fn verbose_shows_where_the_file_was_looked_for() {
-    let bench = Bench::with_conf(CONF);
+    let bench = Bench::ordinary("");
     let assert = bench.run(&["-v", "standby", "clone"]).code(19).stdout("");
     let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
     let path = bench.path("repmgr.conf");
     let path = path.display();
+    let data = bench.path("data");
+    let data = data.display();
     let expected = format!(
         "INFO: configuration file found at: \"{path}\"\nNOTICE: using configuration file \"{path}\"\n\
-         NOTICE: destination directory \"/nonexistent/data\" provided\n"
+         NOTICE: destination directory \"{data}\" provided\n"
     );
     assert!(said.starts_with(&expected), "{said}");
 }

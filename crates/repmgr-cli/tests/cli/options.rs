@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::program::{Bench, CONF, is_root, program};
+use crate::program::{Bench, is_root, program};
 
 const TRY: &str = "Try \"repmgr --help\" for more information.\n";
 const TRY_STANDBY: &str = "Try \"repmgr --help\" or \"repmgr standby --help\" for more information.\n";
@@ -155,7 +155,7 @@ fn without_barman_repmgr_wants_to_know_the_source() {
 
 #[test]
 fn a_host_given_twice_is_an_error() {
-    let bench = Bench::with_conf(CONF);
+    let bench = Bench::ordinary("");
     let error = "host name provided both with -h/--host and as an extra parameter";
     let said = bench.refused(&["-h", "a", "standby", "clone", "b", "-L", "ERROR"]);
     assert_eq!(said, usage(&[error], TRY_STANDBY));
@@ -163,7 +163,7 @@ fn a_host_given_twice_is_an_error() {
 
 #[test]
 fn what_is_not_here_yet_is_refused_by_name() {
-    let bench = Bench::with_conf(CONF);
+    let bench = Bench::ordinary("");
     let line = ["-q", "standby", "clone", "--replication-conf-only"];
     assert_eq!(
         bench.refused(&line),
@@ -179,7 +179,7 @@ fn what_is_not_here_yet_is_refused_by_name() {
 
 #[test]
 fn options_without_effect_are_warned_of_and_the_clone_goes_on() {
-    let bench = Bench::with_conf(CONF);
+    let bench = Bench::ordinary("");
     let line = [
         "-L",
         "warning",

@@ -13,16 +13,6 @@ use tempfile::TempDir;
 /// `nobody`, whom we become when the tests run as root.
 const NOBODY: u32 = 65_534;
 
-/// An ordinary configuration file. Its Barman host does not exist.
-pub(crate) const CONF: &str = "\
-node_id=2
-node_name='node2'
-conninfo='host=node2.invalid user=repmgr dbname=repmgr'
-data_directory='/nonexistent/data'
-barman_host='barman.invalid'
-barman_server='main'
-";
-
 /// A directory for one test, which is the working directory of its commands.
 pub(crate) struct Bench(TempDir);
 
@@ -37,6 +27,19 @@ impl Bench {
     pub(crate) fn with_conf(text: &str) -> Self {
         let bench = Self::new();
         bench.write("repmgr.conf", text);
+        bench
+    }
+
+    /// With an ordinary `repmgr.conf` of six lines, whose Barman host does not exist, and `more`.
+    pub(crate) fn ordinary(more: &str) -> Self {
+        let bench = Self::new();
+        let data = bench.path("data");
+        let text = format!(
+            "node_id=2\nnode_name='node2'\nconninfo='host=node2.invalid user=repmgr dbname=repmgr'\n\
+             data_directory='{}'\nbarman_host='barman.invalid'\nbarman_server='main'\n{more}",
+            data.display()
+        );
+        bench.write("repmgr.conf", &text);
         bench
     }
 
