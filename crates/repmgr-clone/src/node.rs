@@ -178,8 +178,10 @@ impl Nodes {
         request: &CloneRequest,
         cluster: &Cluster,
         context: &Context<'_>,
+        dry_run: bool,
     ) -> Result<(), CloneError> {
-        if request.upstream.no_connection {
+        // Nobody can be reached from here.
+        if self.source.is_none() {
             return Ok(());
         }
         let mut wanted = vec![("upstream node", self.replication_conninfo(), 1)];
@@ -193,6 +195,7 @@ impl Nodes {
         }
         for (role, conninfo, count) in wanted {
             match check_replication(&conninfo, context.environment, count) {
+                Ok(found) if found.system_identifier == cluster.system_id && !dry_run => {}
                 Ok(found) if found.system_identifier == cluster.system_id => {
                     context.observer.event(Event::SettingChecked {
                         text: format!(

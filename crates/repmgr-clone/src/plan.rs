@@ -138,7 +138,9 @@ pub(crate) fn gather<'r>(
         Source::Barman(barman) => gathering.barman(barman)?,
         Source::Server(server) => gathering.server(server)?,
     };
-    found.nodes.check_replication(request, &found.cluster, context)?;
+    found
+        .nodes
+        .check_replication(request, &found.cluster, context, !take)?;
     let external = gathering.external_files(&found.nodes)?;
     if let Base::Barman { source, .. } = &found.base {
         source
