@@ -97,25 +97,26 @@ pub(crate) struct Args {
     #[arg(short = 'v', long, help_heading = LOGGING)]
     pub(crate) verbose: bool,
 
-    /// No effect with Barman
+    /// Let the source node's checkpoint be fast; no effect with Barman
     #[arg(short = 'c', long, help_heading = CLONE)]
     pub(crate) fast_checkpoint: bool,
-    /// Copy configuration files from outside the data directory (not available yet)
+    /// Copy configuration files from outside the source node's data directory, to the same place
+    /// (the default) or into the data directory
     #[arg(
         long, value_name = "samepath|pgdata", num_args = 0..=1, require_equals = true,
         default_missing_value = "samepath", help_heading = CLONE
     )]
     pub(crate) copy_external_config_files: Option<String>,
-    /// Do not connect to the upstream node (not available yet)
+    /// Do not connect to the upstream node; with Barman only
     #[arg(long, help_heading = CLONE)]
     pub(crate) no_upstream_connection: bool,
-    /// No effect with Barman: barman_host holds the user for SSH
+    /// User for SSH to the source node, for --copy-external-config-files
     #[arg(short = 'R', long, value_name = "USERNAME", help_heading = CLONE)]
     pub(crate) remote_user: Option<String>,
     /// Role for replication connections, instead of the one in the upstream node's record
     #[arg(long, value_name = "USERNAME", help_heading = CLONE)]
     pub(crate) replication_user: Option<String>,
-    /// Superuser to use if the repmgr user is none
+    /// No effect in this repmgr
     #[arg(short = 'S', long, value_name = "USERNAME", help_heading = CLONE)]
     pub(crate) superuser: Option<String>,
     /// Connection string of the upstream node, instead of the one in its record
@@ -124,10 +125,10 @@ pub(crate) struct Args {
     /// The node that the standby will follow [default: the primary]
     #[arg(long, value_name = "ID", help_heading = CLONE)]
     pub(crate) upstream_node_id: Option<String>,
-    /// Verify the clone with pg_verifybackup; not with Barman
+    /// Verify all files by the backup's manifest, and refuse a backup that has none
     #[arg(long, help_heading = CLONE)]
     pub(crate) verify_backup: bool,
-    /// Clone from the upstream node although Barman is configured (not available yet)
+    /// Clone from the source node with pg_basebackup although Barman is configured
     #[arg(long, help_heading = CLONE)]
     pub(crate) without_barman: bool,
     /// Only write the replication configuration of a clone (not available yet)

@@ -3,14 +3,15 @@
 use crate::args::command;
 
 const TEMPLATE: &str = "\
-repmgr: clone PostgreSQL standbys from Barman backups
+repmgr: clone PostgreSQL standbys from Barman backups or from running nodes
 
 Usage:
     repmgr [OPTIONS] standby clone [HOST]
 
-HOST is the source node, as with -h. The backup comes from the Barman server that barman_host and
-barman_server in repmgr.conf name. The other commands of repmgr are not part of this program; those
-of the original take the same configuration file.
+HOST is the source node, as with -h. The base backup comes from the Barman server that barman_host
+and barman_server in repmgr.conf name; without them it comes from the source node. The other
+commands of repmgr are not part of this program; those of the original take the same
+configuration file.
 
 {all-args}
 
@@ -19,7 +20,7 @@ Exit codes:
     1  command line, configuration file, data directory, or a node that is not fit for it
     6  no connection to the source or upstream node
     7  the source or upstream node did not answer a question
-   14  files of the backup are damaged
+   14  files of the backup are damaged, or pg_basebackup failed
    19  Barman, the way to its host, or the backup
   130  interrupted (128 and the number of the signal); the same command continues
 ";

@@ -74,11 +74,25 @@ impl Given<'_> {
                 args.remote_user.is_some() && args.copy_external_config_files.is_none(),
                 "-R/--remote-user has no effect in Barman mode",
             );
+        } else {
             warn(
-                args.superuser.is_some(),
-                "-S/--superuser has no effect in Barman mode",
+                args.no_upstream_connection,
+                "--no-upstream-connection only effective in Barman mode",
             );
+            for (option, given) in [
+                ("--backup-id", args.backup_id.is_some()),
+                ("--jobs", args.jobs.is_some()),
+                ("--compress", args.compress.is_some()),
+                ("--retries", args.retries.is_some()),
+                ("--accept-damage", args.accept_damage),
+            ] {
+                warn(given, &format!("{option} only effective in Barman mode"));
+            }
         }
+        warn(
+            args.superuser.is_some(),
+            "-S/--superuser has no effect in this repmgr",
+        );
         warn(
             args.replication_user.is_some() && args.upstream_conninfo.is_some(),
             "--replication-user ineffective when specifying --upstream-conninfo",
@@ -608,7 +622,7 @@ mod tests {
                 "-D/--pgdata will be ignored if a repmgr configuration file is provided",
                 "-c/--fast-checkpoint has no effect in Barman mode",
                 "-R/--remote-user has no effect in Barman mode",
-                "-S/--superuser has no effect in Barman mode",
+                "-S/--superuser has no effect in this repmgr",
                 "--replication-user ineffective when specifying --upstream-conninfo",
                 "\"config_directory\" set in repmgr.conf, but --copy-external-config-files not provided",
                 "--remote-config-file is no longer required",

@@ -34,7 +34,7 @@ impl Rate {
     }
 }
 
-/// Whole percent; 100 only at the end.
+/// Whole percent; 100 only at the end, 0 while the whole is not known.
 pub(crate) fn percent(progress: &Progress) -> u64 {
     let Progress {
         bytes_done,
@@ -43,26 +43,35 @@ pub(crate) fn percent(progress: &Progress) -> u64 {
         files_total,
         ..
     } = *progress;
+    if bytes_total == 0 {
+        return 0;
+    }
     if bytes_done >= bytes_total && files_done >= files_total {
         return 100;
     }
-    let percent = u128::from(bytes_done) * 100 / u128::from(bytes_total.max(1));
+    let percent = u128::from(bytes_done) * 100 / u128::from(bytes_total);
     percent.min(99) as u64
 }
 
-/// "512 MB of 1049 MB, 120 of 1600 files, 102 MB/s, 12 s left".
+/// "512 MB of 1049 MB, 120 of 1600 files, 102 MB/s, 12 s left", as far as it is known.
 pub(crate) fn in_words(progress: &Progress, rate: Option<u64>) -> String {
-    let mut words = format!(
-        "{} of {}, {} of {} files",
-        ByteSize(progress.bytes_done),
-        ByteSize(progress.bytes_total),
-        progress.files_done,
-        progress.files_total
-    );
+    let mut words = ByteSize(progress.bytes_done).to_string();
+    if progress.bytes_total > 0 {
+        words.push_str(&format!(" of {}", ByteSize(progress.bytes_total)));
+    }
+    // pg_basebackup does not count files.
+    if progress.files_total > 0 {
+        words.push_str(&format!(
+            ", {} of {} files",
+            progress.files_done, progress.files_total
+        ));
+    }
     if let Some(rate) = rate {
         words.push_str(&format!(", {}/s", ByteSize(rate)));
         let left = progress.bytes_total.saturating_sub(progress.bytes_done);
-        if let Some(seconds) = left.checked_div(rate) {
+        if progress.bytes_total > 0
+            && let Some(seconds) = left.checked_div(rate)
+        {
             words.push_str(&format!(", {} left", time_in_words(seconds)));
         }
     }
@@ -136,13 +145,23 @@ mod tests {
             }),
             99
         );
-        let empty = Progress {
+    }
+
+    #[test]
+    fn what_pg_basebackup_does_not_tell_is_left_out() {
+        let unknown = Progress {
             files_done: 0,
             files_total: 0,
-            bytes_done: 0,
             bytes_total: 0,
-            ..progress(0, 0)
+            ..progress(1, 25)
         };
-        assert_eq!(percent(&empty), 100);
+        assert_eq!(percent(&unknown), 0);
+        assert_eq!(in_words(&unknown, Some(25 << 20)), "25 MB, 25 MB/s");
+        let bytes_only = Progress {
+            bytes_total: 1000 << 20,
+            ..unknown
+        };
+        assert_eq!(percent(&bytes_only), 2);
+        assert_eq!(in_words(&bytes_only, None), "25 MB of 1000 MB");
     }
 }
