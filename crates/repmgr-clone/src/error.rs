@@ -460,8 +460,39 @@ fn causes(error: &dyn std::error::Error) -> Option<String> {
     let mut texts = Vec::new();
     let mut cause = error.source();
     while let Some(source) = cause {
-        texts.push(source.to_string());
+        let text = source.to_string();
+        // Some errors say their cause themselves.
+        if !texts.last().is_some_and(|last: &String| last.ends_with(&text)) {
+            texts.push(text);
+        }
         cause = source.source();
     }
     (!texts.is_empty()).then(|| texts.join(": "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Step {
+        text: &'static str,
+        source: Option<Box<Step>>,
+    }
+
+    #[test]
+    fn a_cause_that_is_told_already_is_not_told_again() {
+        let step = |text, source: Option<Step>| Step {
+            text,
+            source: source.map(Box::new),
+        };
+        let refused = step("refused", None);
+        let told = step("no connection: refused", Some(refused));
+        let error = step("failed", Some(told));
+        assert_eq!(causes(&error).as_deref(), Some("no connection: refused"));
+        let untold = step("failed", Some(step("no connection", Some(step("refused", None)))));
+        assert_eq!(causes(&untold).as_deref(), Some("no connection: refused"));
+        assert_eq!(causes(&step("failed", None)), None);
+    }
 }
