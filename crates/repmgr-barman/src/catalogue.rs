@@ -2,12 +2,13 @@ use repmgr_remote::ShellCommand;
 use repmgr_types::BackupId;
 
 use crate::backup::{self, Backup};
+use crate::complaint::complaint;
 use crate::describe::{self, Description};
 use crate::error::BarmanError;
 use crate::form::{Unreadable, UnreadableReason};
 use crate::info::{Info, InfoError, printable, shown};
 use crate::kind::BackupStatus;
-use crate::session::{Barman, check_word, complaint};
+use crate::session::{Barman, check_word};
 
 /// Runs its arguments, prints the first line of the output, and how they ended. The rest of a long list
 /// is never made: Barman is cut off at its next write.

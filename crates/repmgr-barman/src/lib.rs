@@ -29,6 +29,7 @@
 
 mod backup;
 mod catalogue;
+mod complaint;
 mod describe;
 mod error;
 mod form;
@@ -40,6 +41,7 @@ mod lock_dir;
 mod primary;
 mod session;
 mod version;
+mod wal;
 
 pub use backup::Backup;
 pub use error::BarmanError;

@@ -4,8 +4,8 @@ use std::time::Duration;
 use repmgr_remote::{
     Connection, Host, Output, RemoteError, RemoteErrorKind, ShellCommand, StartOptions, run,
 };
-use repmgr_types::{Timeline, WalSegmentName};
 
+use crate::complaint::{Meaning, complaint, meaning};
 use crate::error::BarmanError;
 use crate::info::{printable, shown};
 use crate::version::BarmanVersion;
@@ -63,7 +63,7 @@ pub struct Barman {
     pub(crate) connection: Box<dyn Connection>,
     pub(crate) address: ServerAddress,
     version: BarmanVersion,
-    call_timeout: Duration,
+    pub(crate) call_timeout: Duration,
 }
 
 impl fmt::Debug for Barman {
@@ -135,36 +135,6 @@ impl Barman {
         self.call_timeout = limit;
     }
 
-    /// Whether a WAL segment can be had from Barman; before Barman 2.10 only from the archive proper, later
-    /// also from what has just arrived.
-    pub fn has_wal(&mut self, name: WalSegmentName) -> Result<bool, BarmanError> {
-        let name = name.to_string();
-        let command = self.command(&["get-wal", "--peek", "1", &self.address.server, &name]);
-        let answer = self.call(&command)?;
-        match answer.trim() {
-            "" => Ok(false),
-            line if line.rsplit('/').next() == Some(name.as_str()) => Ok(true),
-            line => Err(self.unexpected(&command, format!("\"{}\" for {name}", shown(line.as_bytes())))),
-        }
-    }
-
-    /// The history file of `timeline`, which says where each earlier one was left; `None` when Barman does
-    /// not have it (as for timeline 1, which has none).
-    pub fn timeline_history(&mut self, timeline: Timeline) -> Result<Option<Vec<u8>>, BarmanError> {
-        let name = timeline.history_file_name();
-        let command = self.command(&["get-wal", &self.address.server, &name]);
-        let output = self.run(&command, &command, self.call_timeout)?;
-        self.refuse_inactive(&output.stdout)?;
-        if output.exit.success() {
-            return Ok(Some(output.stdout));
-        }
-        let message = output.exit.stderr_text();
-        if message.contains(&format!("WAL file '{name}' not found in server")) {
-            return Ok(None);
-        }
-        Err(self.failed(&command, output.exit.code, &output.exit.status(), &message))
-    }
-
     pub(crate) fn command(&self, words: &[&str]) -> ShellCommand {
         let words = self.address.words(words);
         ShellCommand::new(&words[0]).args(&words[1..])
@@ -207,7 +177,7 @@ impl Barman {
         self.run(script, instead, self.call_timeout)
     }
 
-    fn run(
+    pub(crate) fn run(
         &mut self,
         command: &ShellCommand,
         named: &ShellCommand,
@@ -330,60 +300,6 @@ pub(crate) fn check_word(what: &'static str, word: &str) -> Result<(), BarmanErr
     })
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Meaning {
-    NoCommand,
-    WrongUser,
-    Configuration,
-    UnknownServer,
-    Inactive,
-    Other,
-}
-
-/// Barman's messages are not translated.
-fn meaning(code: Option<i32>, message: &str) -> Meaning {
-    let says = |text| message.contains(text);
-    match code {
-        Some(126 | 127) => Meaning::NoCommand,
-        _ if says("please run barman as") => Meaning::WrongUser,
-        _ if says("Configuration file '") && says("does not exist")
-            || says("Could not find any configuration file")
-            || says("No section: 'barman'")
-            || says("contains parsing errors")
-            || says("contains no section headers")
-            // Python 2 and 3 do not agree on the name; neither says it elsewhere.
-            || says("MissingSectionHeaderError")
-            || says("the configured user '") =>
-        {
-            Meaning::Configuration
-        }
-        _ if says("Unknown server '") => Meaning::UnknownServer,
-        _ if says("Inactive server: ") => Meaning::Inactive,
-        _ => Meaning::Other,
-    }
-}
-
-/// What Barman complains about: its ERROR and EXCEPTION lines, or else its last words. Warnings and
-/// tracebacks about other things (an unwritable log file) are common and do not matter.
-pub(crate) fn complaint(stderr: &str) -> String {
-    let lines = || {
-        stderr
-            .lines()
-            .map(str::trim_end)
-            .filter(|line| !line.trim().is_empty())
-    };
-    let marked: Vec<&str> = lines()
-        .filter(|line| line.starts_with("ERROR: ") || line.starts_with("EXCEPTION: "))
-        .collect();
-    if !marked.is_empty() {
-        return marked.join("\n");
-    }
-    let rest: Vec<&str> = lines()
-        .filter(|line| !line.starts_with("WARNING: ") && *line != "See log file for more details.")
-        .collect();
-    rest[rest.len().saturating_sub(3)..].join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -405,50 +321,5 @@ mod tests {
             address.words(&["check"]),
             ["barman", "-c", "/etc/b.conf", "check"]
         );
-    }
-
-    #[test]
-    fn failures_are_told_apart_by_what_barman_says() {
-        for (code, stderr, expected) in [
-            (127, "sh: 1: barman: not found", Meaning::NoCommand),
-            (126, "sh: 1: /x/barman: Permission denied", Meaning::NoCommand),
-            (1, "ERROR: please run barman as 'barman' user", Meaning::WrongUser),
-            (
-                1,
-                "Configuration file '/nope' does not exist",
-                Meaning::Configuration,
-            ),
-            (
-                1,
-                "EXCEPTION: No section: 'barman'\nSee log file for more details.",
-                Meaning::Configuration,
-            ),
-            (
-                1,
-                "EXCEPTION: Source contains parsing errors: 'x'\n\t[line  2]: 'y'",
-                Meaning::Configuration,
-            ),
-            (
-                1,
-                "WARNING: No backup strategy set\nERROR: Unknown server 'nope'",
-                Meaning::UnknownServer,
-            ),
-            (1, "ERROR: Inactive server: main", Meaning::Inactive),
-            (1, "ERROR: Conflicting path: wals_directory=/x", Meaning::Other),
-            (2, "usage: barman [-h]\nbarman: error: argument", Meaning::Other),
-        ] {
-            assert_eq!(meaning(Some(code), &complaint(stderr)), expected, "{stderr}");
-        }
-    }
-
-    #[test]
-    fn the_complaint_is_what_matters() {
-        assert_eq!(
-            complaint("WARNING: a\nERROR: b\nSee log file for more details.\n"),
-            "ERROR: b"
-        );
-        let trace = "Traceback (most recent call last):\n  File \"x\"\n    import barman\nModuleNotFoundError: No module\n";
-        assert!(complaint(trace).ends_with("ModuleNotFoundError: No module"));
-        assert_eq!(complaint(""), "");
     }
 }

@@ -320,7 +320,7 @@ pub(crate) fn wal_is_in_the_archive_or_not(bench: &Bench) {
             .has_wal("00000001000000AA00000001".parse().unwrap())
             .unwrap()
     );
-    barman.connection();
+    assert_eq!(barman.timeline_history(backup.timeline).unwrap(), None);
 }
 
 pub(crate) fn backups_may_be_kept_away_from_their_notes(bench: &Bench) {

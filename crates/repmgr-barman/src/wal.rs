@@ -1,0 +1,37 @@
+use repmgr_types::{Timeline, WalSegmentName};
+
+use crate::error::BarmanError;
+use crate::info::shown;
+use crate::session::Barman;
+
+impl Barman {
+    /// Whether a WAL segment can be had from Barman; before Barman 2.10 only from the archive proper, later
+    /// also from what has just arrived.
+    pub fn has_wal(&mut self, name: WalSegmentName) -> Result<bool, BarmanError> {
+        let name = name.to_string();
+        let command = self.command(&["get-wal", "--peek", "1", &self.address.server, &name]);
+        let answer = self.call(&command)?;
+        match answer.trim() {
+            "" => Ok(false),
+            line if line.rsplit('/').next() == Some(name.as_str()) => Ok(true),
+            line => Err(self.unexpected(&command, format!("\"{}\" for {name}", shown(line.as_bytes())))),
+        }
+    }
+
+    /// The history file of `timeline`, which says where each earlier one was left; `None` when Barman does
+    /// not have it (as for timeline 1, which has none).
+    pub fn timeline_history(&mut self, timeline: Timeline) -> Result<Option<Vec<u8>>, BarmanError> {
+        let name = timeline.history_file_name();
+        let command = self.command(&["get-wal", &self.address.server, &name]);
+        let output = self.run(&command, &command, self.call_timeout)?;
+        self.refuse_inactive(&output.stdout)?;
+        if output.exit.success() {
+            return Ok(Some(output.stdout));
+        }
+        let message = output.exit.stderr_text();
+        if message.contains(&format!("WAL file '{name}' not found in server")) {
+            return Ok(None);
+        }
+        Err(self.failed(&command, output.exit.code, &output.exit.status(), &message))
+    }
+}
