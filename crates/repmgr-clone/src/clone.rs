@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 
 use repmgr_barman::Hold;
-use repmgr_datadir::{Building, FinishError, Tree, create_skeleton};
+use repmgr_datadir::{Building, FinishError, PG_CONTROL, Tree, create_skeleton};
 
-use crate::barman::{BackupSource, ServerParameters};
+use crate::barman::{BackupSource, Content, ServerParameters};
 use crate::configure::{configure, link_tablespace};
 use crate::copy::{Copy, Reused, Trees, create_directories};
+use crate::judge::Judge;
 use crate::place::Places;
 use crate::plan::{Base, Gathered, can_resume, gather};
 use crate::record::record;
 use crate::request::BarmanSource;
 use crate::slot::Slot;
+use crate::unpack::Unpack;
 use crate::{CloneError, CloneRequest, Context, CopySummary, Event, Plan};
 
 /// Finds every reason to refuse, and touches nothing anywhere.
@@ -116,8 +118,9 @@ fn run(
                 wal: wal.as_ref(),
             };
             create_all_directories(source, parameters, &gathered.places, &trees)?;
-            let summary = fetch(request, source, parameters, hold.take(), &trees, resumed, context)?;
-            (source.read_control()?, Some(summary))
+            let (control, summary) =
+                fetch(request, source, parameters, hold.take(), &trees, resumed, context)?;
+            (control, Some(summary))
         }
         Base::Server(base) => {
             let slot = slot.for_source();
@@ -137,7 +140,7 @@ fn run(
     }
     configure(&data, gathered.version, &gathered.settings, context)?;
     if let Base::Barman { source, .. } = &mut gathered.base {
-        source.barman.recheck(&source.files.backup)?;
+        source.barman.recheck(&source.backup)?;
     }
     context.cancel.check()?;
     let others: Vec<&Tree> = tablespaces.iter().chain(wal).collect();
@@ -153,45 +156,75 @@ fn run(
     Ok(summary)
 }
 
+/// Brings the files of the backup here; the control file, which goes in last, and the figures.
 fn fetch(
     barman: &BarmanSource,
-    source: &BackupSource,
+    source: &mut BackupSource,
     parameters: &ServerParameters,
     hold: Option<Hold>,
     trees: &Trees<'_>,
     resumed: bool,
     context: &Context<'_>,
-) -> Result<CopySummary, CloneError> {
-    let files = &source.files;
+) -> Result<(Vec<u8>, CopySummary), CloneError> {
     context.observer.event(Event::RetrievingBackup {
-        backup: files.backup.id.to_string(),
-        files: files.total_files(),
-        bytes: files.total_size(),
+        backup: source.backup.id.to_string(),
+        files: source.total_files(),
+        bytes: source.total_size(),
     });
     context.observer.event(Event::ReceivingFileList);
-    let reused = match resumed {
-        true => Reused::find(files, trees)?,
-        false => Reused::nothing(),
+    let judge = Judge::new(parameters, &source.backup, barman.transfer.accept_damage);
+    let (control, summary) = match &source.content {
+        Content::Files(files) => {
+            let reused = match resumed {
+                true => Reused::find(files, trees)?,
+                false => Reused::nothing(),
+            };
+            if resumed {
+                context.observer.event(Event::Resuming {
+                    files: reused.files,
+                    bytes: reused.bytes,
+                });
+            }
+            let copy = Copy {
+                barman,
+                files,
+                parameters,
+                trees,
+                reused: &reused,
+            };
+            (None, copy.run(judge, hold, context)?)
+        }
+        Content::Archives(archives) => {
+            let unpack = Unpack {
+                barman,
+                directory: source.backup.data_directory(),
+                archives,
+                parameters,
+                trees,
+                resumed,
+            };
+            let (control, summary) = unpack.run(judge, hold, context)?;
+            (
+                Some(control.ok_or_else(|| source.incomplete(PG_CONTROL))?),
+                summary,
+            )
+        }
     };
-    if resumed {
-        context.observer.event(Event::Resuming {
-            files: reused.files,
-            bytes: reused.bytes,
-        });
-    }
-    let copy = Copy {
-        host: &*barman.host,
-        files,
-        parameters,
-        trees,
-        reused: &reused,
-        options: &barman.transfer,
-    };
-    let summary = copy.run(hold, context)?;
     context.observer.event(Event::CopyFinished {
         summary: summary.clone(),
     });
-    Ok(summary)
+    let control = match control {
+        Some(control) => control,
+        None => source.read_control(context)?,
+    };
+    source.check_control(&control)?;
+    source.pages(&control)?;
+    for path in ["PG_VERSION", "backup_label"] {
+        if trees.data.metadata(path)?.is_none_or(|file| file.size == 0) {
+            return Err(source.incomplete(path));
+        }
+    }
+    Ok((control, summary))
 }
 
 /// From here on the directory says that it is unfinished. Whether an interrupted clone is continued.
@@ -219,7 +252,7 @@ fn create_all_directories(
     places: &Places,
     trees: &Trees<'_>,
 ) -> Result<(), CloneError> {
-    let version = source.files.backup.version;
+    let version = source.backup.version;
     if let (Some(_), Some(dir)) = (trees.wal, &places.wal) {
         let link = if version.num() < 100_000 {
             "pg_xlog"
@@ -228,12 +261,15 @@ fn create_all_directories(
         };
         trees.data.symlink(link, dir.path())?;
     }
-    create_directories(&source.files, trees)?;
+    if let Content::Files(files) = &source.content {
+        create_directories(files, trees)?;
+    }
     create_skeleton(trees.data, trees.wal, version)?;
     // An empty tablespace without it would accept no table after a promotion.
-    let catalog = parameters.control.catalog_version;
-    for tree in trees.tablespaces {
-        tree.create_dir(format!("PG_{}_{catalog}", version.major_name()))?;
+    if let Some(catalog) = parameters.catalog_version {
+        for tree in trees.tablespaces {
+            tree.create_dir(format!("PG_{}_{catalog}", version.major_name()))?;
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use repmgr_datadir::{
     ResumeError, SpaceError, TreeError,
 };
 use repmgr_recovery::RecoveryError;
-use repmgr_transfer::{ListError, PushError, TransferError};
+use repmgr_transfer::{ListError, PushError, ReadFileError, TransferError};
 use repmgr_types::{BackupId, Cancelled, PgVersion, SystemId, Timeline};
 use repmgr_upstream::{
     BaseBackupError, ConnectError, Problem, ProgramError, QueryError, ReplicationCheckError,
@@ -16,7 +16,7 @@ use repmgr_upstream::{
 };
 use repmgr_verify::{ControlFileError, ManifestError};
 
-use crate::{ExternalFileError, ReadError};
+use crate::ExternalFileError;
 
 /// What a failed clone failed at, for programs that react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,12 +114,6 @@ pub enum CloneError {
     /// The backup is of a kind that cannot be read here.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    /// The backup is made of tar files, which cannot be read yet.
-    #[error("backup {backup} is made of tar files, which cannot be cloned from yet")]
-    Archived {
-        /// The backup.
-        backup: BackupId,
-    },
     /// The files of the backup could not be listed.
     #[error(transparent)]
     List(#[from] ListError),
@@ -146,7 +140,7 @@ pub enum CloneError {
     },
     /// A file of the backup could not be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(#[from] ReadFileError),
     /// The backup's control file is damaged.
     #[error("the control file of backup {backup} is damaged")]
     Control {
@@ -353,7 +347,6 @@ impl CloneError {
             | Self::Finish(_) => K::Target,
             Self::Barman(_)
             | Self::Unreadable(_)
-            | Self::Archived { .. }
             | Self::List(_)
             | Self::Listing(_)
             | Self::NotReadable { .. }
@@ -409,9 +402,6 @@ impl CloneError {
             Self::Resume(_) => None,
             Self::Barman(error) => error.hint(),
             Self::Unreadable(error) => Some(error.hint()),
-            Self::Archived { .. } => {
-                Some("choose another backup with --backup-id, or restore it with \"barman recover\"".to_owned())
-            }
             Self::List(error) => error.hint(),
             Self::NotReadable { .. } => Some(
                 "log in to the Barman host as Barman's own user (barman_host = 'barman@HOST'), or repair the \

@@ -16,15 +16,17 @@ mod copy;
 mod error;
 mod event;
 mod external;
+mod judge;
 mod node;
 mod notify;
 mod place;
 mod plan;
 mod record;
-mod remote_file;
 mod request;
 mod server;
 mod slot;
+mod unpack;
+mod watch;
 
 pub use clone::{PreparedClone, Summary, plan, prepare};
 pub use error::{CloneError, ErrorKind};
@@ -32,7 +34,6 @@ pub use event::{ByteSize, CopySummary, Event, Level, Message, Observer, Progress
 pub use external::ExternalFileError;
 pub use notify::{Notification, NotifiedEvent, NotifyError};
 pub use plan::{Existing, Plan};
-pub use remote_file::ReadError;
 pub use request::{
     BarmanSource, CloneRequest, Context, ExternalFiles, Method, NodeIdentity, Placement, ReplicationOptions,
     ServerSource, Source, TransferOptions, UpstreamChoice,

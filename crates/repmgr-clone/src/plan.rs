@@ -142,10 +142,11 @@ pub(crate) fn gather<'r>(
         .nodes
         .check_replication(request, &found.cluster, context, !take)?;
     let external = gathering.external_files(&found.nodes)?;
-    if let Base::Barman { source, .. } = &found.base {
-        source
-            .files
-            .warn_of_missing_configuration(external.as_ref(), context);
+    if let Base::Barman {
+        source, parameters, ..
+    } = &found.base
+    {
+        source.warn_of_missing_configuration(parameters, external.as_ref(), context);
     }
     let settings = replication_settings(request, found.cluster.version, &found.nodes, context);
     let identity = Identity::new(
@@ -182,40 +183,43 @@ impl<'r> Gathering<'r, '_, '_> {
         if !self.take {
             context.observer.event(Event::BackupFound {
                 server: barman.address.server.clone(),
-                backup: source.files.backup.id.to_string(),
-                bytes: source.files.total_size(),
-                files: source.files.total_files(),
+                backup: source.backup.id.to_string(),
+                bytes: source.total_size(),
+                files: source.total_files(),
             });
         }
-        let claim = self.claim(source.files.permissions())?;
-        let places = place::inspect_outside(request, self.target, source.files.origins(), context)?;
-        place::check_space(self.target, &places, &source.files.space_needed())?;
+        let claim = self.claim(source.permissions())?;
+        let places = place::inspect_outside(request, self.target, source.origins(), context)?;
+        place::check_space(self.target, &places, &source.space_needed())?;
         context.cancel.check()?;
 
         context.observer.event(Event::FetchingServerParameters);
         let hold = match self.take {
-            true => hold(barman, &source.files.backup, context),
+            true => hold(barman, &source.backup, context),
             false => None,
         };
-        let parameters = source.parameters()?;
+        let mut parameters = source.parameters(context)?;
         if barman.transfer.require_manifest && parameters.manifest.is_none() {
             return Err(CloneError::NoManifest {
-                backup: source.files.backup.id.clone(),
+                backup: source.backup.id.clone(),
             });
         }
         if !self.take {
             context.observer.event(Event::ServerParametersFetched);
         }
-        let cluster = source.files.cluster(&parameters);
+        let cluster = source.cluster(&parameters);
         let mut nodes = self.nodes(&mut source)?;
         nodes.check(request, Some(&cluster), context, !self.take)?;
+        if let Some(node) = nodes.source() {
+            parameters.learn_of_checksums(node.setting("data_checksums")?.as_deref());
+        }
         self.check_timeline(&mut source, &nodes)?;
         self.check_wal(&mut source, &nodes)?;
         let identity = serde_json::json!({
             "method": Method::Barman,
             "host": barman.host.name(),
             "server": barman.address.server,
-            "backup": source.files.backup.id.to_string(),
+            "backup": source.backup.id.to_string(),
             "system_id": cluster.system_id.to_string(),
         });
         Ok(Found {
@@ -323,7 +327,7 @@ impl<'r> Gathering<'r, '_, '_> {
     fn check_timeline(&self, source: &mut BackupSource, nodes: &Nodes) -> Result<(), CloneError> {
         let Some(node) = nodes.source() else { return Ok(()) };
         let node_timeline = node.timeline()?;
-        let backup = &source.files.backup;
+        let backup = &source.backup;
         let (backup_timeline, end) = (backup.timeline, backup.end_lsn);
         let wrong = |reason: String, backup: &Backup| {
             Err(CloneError::OtherTimeline {
@@ -344,7 +348,7 @@ impl<'r> Gathering<'r, '_, '_> {
             Some(history) => Some(history),
             None => source.barman.timeline_history(node_timeline)?,
         };
-        let backup = &source.files.backup;
+        let backup = &source.backup;
         let Some(history) = history else {
             self.context.observer.event(Event::Warning {
                 text: format!(
@@ -373,7 +377,7 @@ impl<'r> Gathering<'r, '_, '_> {
 
     /// The WAL from the backup's begin on must be somewhere where the standby can get it.
     fn check_wal(&self, source: &mut BackupSource, nodes: &Nodes) -> Result<(), CloneError> {
-        let begin = source.files.backup.begin_wal;
+        let begin = source.backup.begin_wal;
         let on_node = match nodes.source() {
             Some(node) => node.has_wal_segment(begin)?,
             None => None,
@@ -387,7 +391,7 @@ impl<'r> Gathering<'r, '_, '_> {
         }
         let no_wal = |reason: String, hint: &str| {
             Err(CloneError::NoWal {
-                backup: source.files.backup.id.clone(),
+                backup: source.backup.id.clone(),
                 reason,
                 hint: hint.to_owned(),
             })
@@ -442,7 +446,7 @@ impl<'r> Gathering<'r, '_, '_> {
     fn plan(&self, found: &Found<'_>, settings: &ReplicationSettings, identity: &Identity) -> Plan {
         let (source, backup, files, bytes) = match &found.base {
             Base::Barman { request, source, .. } => {
-                let backup = &source.files.backup;
+                let backup = &source.backup;
                 let text = format!(
                     "backup {} of server \"{}\" on {} (PostgreSQL {}, timeline {}, finished {})",
                     backup.id,
@@ -452,7 +456,7 @@ impl<'r> Gathering<'r, '_, '_> {
                     backup.timeline,
                     backup.end_time
                 );
-                let (files, bytes) = (source.files.total_files(), source.files.total_size());
+                let (files, bytes) = (source.total_files(), source.total_size());
                 (text, Some(backup.id.to_string()), Some(files), Some(bytes))
             }
             Base::Server(_) => {
