@@ -198,6 +198,10 @@ impl<'r> Gathering<'r, '_, '_> {
             true => hold(barman, &source.backup, context),
             false => None,
         };
+        if hold.is_some() {
+            // Between our look and the hold Barman may have begun to delete it.
+            source.barman.recheck(&source.backup)?;
+        }
         let mut parameters = source.parameters(context)?;
         if barman.transfer.require_manifest && parameters.manifest.is_none() {
             return Err(CloneError::NoManifest {
