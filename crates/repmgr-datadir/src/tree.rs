@@ -176,11 +176,11 @@ impl Tree {
         }
     }
 
-    /// Reads a whole file of at most `max` bytes; `None` when there is none.
+    /// Opens a regular file for reading; `None` when there is none.
     ///
     /// # Errors
-    /// When it is larger, not a regular file, or cannot be read.
-    pub fn read(&self, rel: impl AsRef<Path>, max: u64) -> Result<Option<Vec<u8>>, TreeError> {
+    /// When it is something else, or cannot be opened.
+    pub fn open_file(&self, rel: impl AsRef<Path>) -> Result<Option<fs::File>, TreeError> {
         let rel = rel.as_ref();
         let Some(parent) = self.existing_parent(rel)? else {
             return Ok(None);
@@ -193,21 +193,34 @@ impl Tree {
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(self.failed("open", rel, errno)),
         };
-        let read = || -> io::Result<Vec<u8>> {
-            if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
-                return Err(io::Error::other("not a regular file"));
-            }
-            let mut bytes = Vec::new();
-            fs::File::from(fd.try_clone()?)
-                .take(max.saturating_add(1))
-                .read_to_end(&mut bytes)?;
-            Ok(bytes)
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed("look at", rel, errno))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(TreeError::Io {
+                action: "read",
+                path: self.full(rel),
+                source: io::Error::other("not a regular file"),
+            });
+        }
+        Ok(Some(fs::File::from(fd)))
+    }
+
+    /// Reads a whole file of at most `max` bytes; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it is larger, not a regular file, or cannot be read.
+    pub fn read(&self, rel: impl AsRef<Path>, max: u64) -> Result<Option<Vec<u8>>, TreeError> {
+        let rel = rel.as_ref();
+        let Some(file) = self.open_file(rel)? else {
+            return Ok(None);
         };
-        let bytes = read().map_err(|source| TreeError::Io {
-            action: "read",
-            path: self.full(rel),
-            source,
-        })?;
+        let mut bytes = Vec::new();
+        file.take(max.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|source| TreeError::Io {
+                action: "read",
+                path: self.full(rel),
+                source,
+            })?;
         if bytes.len() as u64 > max {
             return Err(TreeError::TooLarge {
                 path: self.full(rel),
