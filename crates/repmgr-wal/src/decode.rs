@@ -178,7 +178,10 @@ mod tests {
                 let result = decoder.reader.read_to_end(&mut out);
                 // lz4 does not miss the end of its end mark, where all bytes have come.
                 let whole = with == Compression::Lz4 && cut == stored.len() - 1 && out == wal();
-                assert!(result.is_err() || whole || out.len() < wal().len(), "{with} cut at {cut}");
+                assert!(
+                    result.is_err() || whole || out.len() < wal().len(),
+                    "{with} cut at {cut}"
+                );
             }
         }
     }

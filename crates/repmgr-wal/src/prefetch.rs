@@ -63,7 +63,7 @@ const KEEP_FREE: u64 = 10;
 /// # Errors
 /// If the spool cannot be used. The archive's failures are not errors here.
 pub fn prefetch(
-    archive: Archive,
+    mut archive: Archive,
     spool: Spool,
     cluster: &Cluster,
     options: PrefetchOptions,
@@ -72,6 +72,8 @@ pub fn prefetch(
     let Some(held) = HeldSpool::hold(spool, options.system_id)? else {
         return Ok(PrefetchEnd::AlreadyServed);
     };
+    // An unfinished segment must not lie ready until it has become a whole one.
+    archive.only_whole_segments();
     sweep(held.spool.dir());
     let now = Instant::now();
     let mut prefetcher = Prefetcher {

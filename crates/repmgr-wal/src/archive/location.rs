@@ -49,8 +49,9 @@ impl Configuration {
                 value.push_str(content);
                 continue;
             }
-            if let Some(name) = content.strip_prefix('[').and_then(|c| c.rsplit_once(']')) {
-                (section, last) = (name.0.to_owned(), None);
+            if let Some((name, _)) = content.strip_prefix('[').and_then(|c| c.rsplit_once(']')) {
+                (section, last) = (name.to_owned(), None);
+                self.sections.entry(section.clone()).or_default();
             } else if let Some((key, value)) = content.split_once(['=', ':']) {
                 let key = key.trim().to_lowercase();
                 options.insert(key.clone(), value.trim().to_owned());

@@ -130,6 +130,10 @@ impl Archive {
         })
     }
 
+    pub(crate) fn only_whole_segments(&mut self) {
+        self.options.partial = false;
+    }
+
     /// Fetches one file into a temporary file in `dir`, whole and checked.
     pub(crate) fn fetch(&mut self, name: WalFileName, dir: &Path) -> Result<Received, FetchError> {
         self.with_session(|archive| archive.fetch_once(name, dir))
@@ -146,14 +150,14 @@ impl Archive {
         self.with_session(|archive| archive.run_once(names, dir, keep))
     }
 
-    /// Whether the connection is there already.
+    /// Makes one more attempt where a kept connection turns out to have ended.
     fn with_session<T>(
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<T, FetchError>,
     ) -> Result<T, FetchError> {
         let kept = self.connection.is_some();
         match attempt(self) {
-            // A connection that was kept may have ended meanwhile; a fresh one is given no second try.
+            // A fresh one is given no second try.
             Err(error) if kept && error.is_transient() => {
                 log::debug!("{error}; connecting again");
                 self.connection = None;

@@ -1,0 +1,6 @@
+//! An archive on this host, made by hand: every place and form a file can have, and a prefetcher at work.
+
+mod bench;
+mod fetching;
+mod prefetching;
+mod refusing;
