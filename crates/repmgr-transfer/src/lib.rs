@@ -61,6 +61,7 @@ mod archive;
 mod batch;
 mod codec;
 mod complaints;
+mod digest;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -77,6 +78,7 @@ mod unpack;
 mod wire;
 
 pub use codec::{Codec, Compression};
+pub use digest::{DIGEST_LEN, digests};
 pub use error::{FarFile, TransferError};
 pub use list::{ListError, list};
 pub use listing::{Entry, EntryKind, Listing, PushError};
