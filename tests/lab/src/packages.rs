@@ -103,6 +103,18 @@ pub const TESTS: &[Package] = &[
     },
 ];
 
+/// What measuring ourselves beside others needs on top.
+pub const BENCH: &[Package] = &[
+    Package {
+        name: "pgbackrest",
+        probe: Probe::Program("pgbackrest"),
+    },
+    Package {
+        name: "time",
+        probe: Probe::File("/usr/bin/time"),
+    },
+];
+
 impl Package {
     fn is_here(&self) -> Result<bool> {
         Ok(match self.probe {
