@@ -7,15 +7,16 @@ use repmgr_datadir::{Building, FinishError, PG_CONTROL, Tree, create_skeleton};
 
 use crate::barman::{BackupSource, Content, ServerParameters};
 use crate::configure::{configure, link_tablespace};
-use crate::copy::{Copy, Reused, Trees, create_directories};
+use crate::copy::{Copy, Trees, create_directories};
 use crate::judge::Judge;
 use crate::place::Places;
 use crate::plan::{Base, Gathered, can_resume, gather};
 use crate::record::record;
 use crate::request::BarmanSource;
+use crate::reuse::{Reused, Rule, remove_others};
 use crate::slot::Slot;
 use crate::unpack::Unpack;
-use crate::{CloneError, CloneRequest, Context, CopySummary, Event, Plan};
+use crate::{CloneError, CloneRequest, Context, CopySummary, Event, Existing, Plan};
 
 /// Finds every reason to refuse, and touches nothing anywhere.
 ///
@@ -96,11 +97,11 @@ fn run(
     slot: &Slot,
     context: &Context<'_>,
 ) -> Result<Option<CopySummary>, CloneError> {
-    let (building, resumed) = begin(gathered, context)?;
+    let (building, ground) = begin(gathered, context)?;
     let data = building.tree();
     let prepared = gathered
         .places
-        .prepare(building.permissions(), resumed, context)?;
+        .prepare(building.permissions(), ground.keeps_files(), context)?;
     let (tablespaces, wal) = &prepared;
     let (control, summary) = match &mut gathered.base {
         Base::Barman {
@@ -108,18 +109,29 @@ fn run(
             source,
             parameters,
             hold,
+            delta,
         } => {
-            for place in &gathered.places.tablespaces {
-                link_tablespace(&data, place.origin.oid, place.dir.path())?;
-            }
             let trees = Trees {
                 data: &data,
                 tablespaces,
                 wal: wal.as_ref(),
             };
+            if let (Some(_), Content::Files(files)) = (&delta, &source.content) {
+                remove_others(files, &trees, context)?;
+            }
+            for place in &gathered.places.tablespaces {
+                link_tablespace(&data, place.origin.oid, place.dir.path())?;
+            }
             create_all_directories(source, parameters, &gathered.places, &trees)?;
-            let (control, summary) =
-                fetch(request, source, parameters, hold.take(), &trees, resumed, context)?;
+            let (control, summary) = fetch(
+                request,
+                source,
+                parameters,
+                hold.take(),
+                &trees,
+                ground.rule(*delta),
+                context,
+            )?;
             (control, Some(summary))
         }
         Base::Server(base) => {
@@ -163,7 +175,7 @@ fn fetch(
     parameters: &ServerParameters,
     hold: Option<Hold>,
     trees: &Trees<'_>,
-    resumed: bool,
+    rule: Rule,
     context: &Context<'_>,
 ) -> Result<(Vec<u8>, CopySummary), CloneError> {
     context.observer.event(Event::RetrievingBackup {
@@ -175,12 +187,9 @@ fn fetch(
     let judge = Judge::new(parameters, &source.backup, barman.transfer.accept_damage);
     let (control, summary) = match &source.content {
         Content::Files(files) => {
-            let reused = match resumed {
-                true => Reused::find(files, trees)?,
-                false => Reused::nothing(),
-            };
-            if resumed {
-                context.observer.event(Event::Resuming {
+            let reused = Reused::find(rule, barman, files, parameters, trees, context)?;
+            if rule != Rule::Nothing {
+                context.observer.event(Event::Reusing {
                     files: reused.files,
                     bytes: reused.bytes,
                 });
@@ -201,7 +210,7 @@ fn fetch(
                 archives,
                 parameters,
                 trees,
-                resumed,
+                resumed: rule != Rule::Nothing,
             };
             let (control, summary) = unpack.run(judge, hold, context)?;
             (
@@ -227,23 +236,50 @@ fn fetch(
     Ok((control, summary))
 }
 
-/// From here on the directory says that it is unfinished. Whether an interrupted clone is continued.
-fn begin(gathered: &mut Gathered<'_>, context: &Context<'_>) -> Result<(Building, bool), CloneError> {
+/// What a clone begins upon.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ground {
+    /// Nothing, or what was erased.
+    Bare,
+    /// An interrupted clone of the same backup.
+    Interrupted,
+    /// An instance that is replaced.
+    Instance,
+}
+
+impl Ground {
+    fn keeps_files(self) -> bool {
+        self != Self::Bare
+    }
+
+    fn rule(self, delta: Option<Rule>) -> Rule {
+        match (self, delta) {
+            (Self::Bare, _) => Rule::Nothing,
+            (_, Some(rule)) => rule,
+            (_, None) => Rule::SizeAndTime,
+        }
+    }
+}
+
+/// From here on the directory says that it is unfinished.
+fn begin(gathered: &mut Gathered<'_>, context: &Context<'_>) -> Result<(Building, Ground), CloneError> {
     let Some(claim) = gathered.claim.take() else {
         unreachable!("a prepared clone has taken its directory");
     };
-    if can_resume(&gathered.target, &gathered.identity, &gathered.base) {
-        return Ok((claim.resume()?, true));
+    let identity = &gathered.identity;
+    if can_resume(&gathered.target, identity, &gathered.base) {
+        context.observer.event(Event::Resuming);
+        return Ok((claim.resume()?, Ground::Interrupted));
+    }
+    if gathered.plan.existing == Existing::Reused {
+        return Ok((claim.build_upon(identity.value())?, Ground::Instance));
     }
     if gathered.plan.existing.is_erased() {
         context.observer.event(Event::Erasing {
             path: gathered.target.path().to_owned(),
         });
     }
-    Ok((
-        claim.start_over(gathered.identity.value(), context.cancel)?,
-        false,
-    ))
+    Ok((claim.start_over(identity.value(), context.cancel)?, Ground::Bare))
 }
 
 fn create_all_directories(

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use repmgr_barman::Hold;
-use repmgr_datadir::{Existing, FileSpec, Kind, Tree, TreeError, TreeFile};
+use repmgr_datadir::{Existing, FileSpec, Tree, TreeError, TreeFile};
 use repmgr_transfer::{
     Codec, EntryKind, FileSink, Options, Progress as TransferProgress, Sink, SinkError, transfer,
 };
@@ -11,6 +11,7 @@ use repmgr_transfer::{
 use crate::barman::{Files, ServerParameters, as_path};
 use crate::judge::{Case, Judge};
 use crate::request::{BarmanSource, TransferOptions};
+use crate::reuse::Reused;
 use crate::watch::watched;
 use crate::{CloneError, Context, CopySummary, Progress};
 
@@ -28,53 +29,6 @@ impl Trees<'_> {
             0 => self.data,
             n => &self.tablespaces[n - 1],
         }
-    }
-}
-
-/// Files that are here already and right, by listing and index.
-pub(crate) struct Reused {
-    bits: Vec<Vec<bool>>,
-    pub(crate) files: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Reused {
-    /// Nothing is here.
-    pub(crate) fn nothing() -> Self {
-        Self {
-            bits: Vec::new(),
-            files: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Files received whole by an interrupted clone: they have the announced size and time, which
-    /// they get only when they are complete.
-    pub(crate) fn find(files: &Files, trees: &Trees<'_>) -> Result<Self, TreeError> {
-        let mut reused = Self::nothing();
-        for (n, listing) in files.listings.iter().enumerate() {
-            let tree = trees.get(n);
-            let mut bits = Vec::with_capacity(listing.len());
-            for entry in listing.iter() {
-                let here = match entry.kind {
-                    EntryKind::File => tree.metadata(as_path(entry.path))?.is_some_and(|here| {
-                        here.kind == Kind::File && here.size == entry.size && here.modified == entry.modified
-                    }),
-                    _ => false,
-                };
-                if here {
-                    reused.files += 1;
-                    reused.bytes += entry.size;
-                }
-                bits.push(here);
-            }
-            reused.bits.push(bits);
-        }
-        Ok(reused)
-    }
-
-    fn has(&self, source: usize, index: usize) -> bool {
-        self.bits.get(source).is_some_and(|bits| bits[index])
     }
 }
 

@@ -129,7 +129,9 @@ pub enum Event {
         node_id: Option<i32>,
     },
     /// An unfinished clone of the same backup is continued.
-    Resuming {
+    Resuming,
+    /// Files that are here already are those of the backup.
+    Reusing {
         /// Files that need not be fetched again.
         files: u64,
         /// Their bytes.
@@ -340,10 +342,14 @@ impl Event {
                     None => format!("replication slot \"{name}\" created on upstream node"),
                 },
             ),
-            Self::Resuming { files, bytes } => (
+            Self::Resuming => (
                 Level::Notice,
+                "continuing an interrupted clone of the same backup".to_owned(),
+            ),
+            Self::Reusing { files, bytes } => (
+                Level::Info,
                 format!(
-                    "continuing an interrupted clone of the same backup: {files} files ({}) are here already",
+                    "{files} files ({}) are here already and need not be fetched",
                     ByteSize(*bytes)
                 ),
             ),

@@ -23,6 +23,7 @@ mod place;
 mod plan;
 mod record;
 mod request;
+mod reuse;
 mod server;
 mod slot;
 mod unpack;
@@ -35,8 +36,8 @@ pub use external::ExternalFileError;
 pub use notify::{Notification, NotifiedEvent, NotifyError};
 pub use plan::{Existing, Plan};
 pub use request::{
-    BarmanSource, CloneRequest, Context, ExternalFiles, Method, NodeIdentity, Placement, ReplicationOptions,
-    ServerSource, Source, TransferOptions, UpstreamChoice,
+    BarmanSource, CloneRequest, Context, Delta, ExternalFiles, Method, NodeIdentity, Placement,
+    ReplicationOptions, ServerSource, Source, TransferOptions, UpstreamChoice,
 };
 // What a caller needs to fill in a request.
 pub use repmgr_barman::ServerAddress;

@@ -240,12 +240,12 @@ impl Places {
     pub(crate) fn prepare(
         &self,
         permissions: Permissions,
-        resumed: bool,
+        keep: bool,
         context: &Context<'_>,
     ) -> Result<(Vec<Tree>, Option<Tree>), CloneError> {
-        let prepare = |purpose: String, dir: &OutsideDir| {
+        let prepare = |purpose: String, dir: &OutsideDir, keep: bool| {
             let old = match dir.state() {
-                OutsideState::Ours if resumed => OldContent::Keep,
+                OutsideState::Ours if keep => OldContent::Keep,
                 OutsideState::Ours => OldContent::Erase,
                 _ => OldContent::Refuse,
             };
@@ -257,12 +257,12 @@ impl Places {
         let tablespaces = self
             .tablespaces
             .iter()
-            .map(|place| prepare(place.purpose(), &place.dir))
+            .map(|place| prepare(place.purpose(), &place.dir, keep))
             .collect::<Result<_, _>>()?;
         let wal = self
             .wal
             .as_ref()
-            .map(|dir| prepare(WAL_PURPOSE.to_owned(), dir))
+            .map(|dir| prepare(WAL_PURPOSE.to_owned(), dir, false))
             .transpose()?;
         Ok((tablespaces, wal))
     }

@@ -14,6 +14,7 @@ use crate::external::{self, Fetched};
 use crate::node::{Cluster, Nodes};
 use crate::place::{self, Identity, Places};
 use crate::request::{BarmanSource, ServerSource, Source};
+use crate::reuse::{Rule, delta_rule};
 use crate::server::{self, ServerBase};
 use crate::{CloneError, CloneRequest, Context, Event, Method};
 
@@ -57,6 +58,8 @@ pub enum Existing {
     OtherClone,
     /// A stopped PostgreSQL instance, which will be erased.
     Instance,
+    /// A stopped PostgreSQL instance, whose files will be reused where they are those of the backup.
+    Reused,
     /// Other files, which will be erased.
     Files,
 }
@@ -76,6 +79,9 @@ impl fmt::Display for Existing {
             Self::Interrupted => "holds an interrupted clone of the same backup, which will be continued",
             Self::OtherClone => "holds another interrupted clone, which will be erased",
             Self::Instance => "holds a stopped PostgreSQL instance, WHICH WILL BE ERASED",
+            Self::Reused => {
+                "holds a stopped PostgreSQL instance, WHICH WILL BE REPLACED, reusing files that are the same"
+            }
             Self::Files => "holds other files, WHICH WILL BE ERASED",
         })
     }
@@ -88,6 +94,8 @@ pub(crate) enum Base<'r> {
         source: Box<BackupSource>,
         parameters: Box<ServerParameters>,
         hold: Option<Hold>,
+        /// What is reused of the instance that is replaced.
+        delta: Option<Rule>,
     },
     Server(ServerBase<'r>),
 }
@@ -219,7 +227,17 @@ impl<'r> Gathering<'r, '_, '_> {
         }
         self.check_timeline(&mut source, &nodes)?;
         self.check_wal(&mut source, &nodes)?;
+        let content = &source.content;
+        let delta = delta_rule(
+            request,
+            self.target.state(),
+            &cluster,
+            content,
+            &parameters,
+            context,
+        );
         let identity = serde_json::json!({
+            "delta": delta.map(Rule::name),
             "method": Method::Barman,
             "host": barman.host.name(),
             "server": barman.address.server,
@@ -234,6 +252,7 @@ impl<'r> Gathering<'r, '_, '_> {
                 source: Box::new(source),
                 parameters: Box::new(parameters),
                 hold,
+                delta,
             },
             places,
             nodes,
@@ -502,7 +521,10 @@ impl<'r> Gathering<'r, '_, '_> {
                     Existing::Interrupted
                 }
                 TargetState::Unfinished { .. } => Existing::OtherClone,
-                TargetState::Instance(_) => Existing::Instance,
+                TargetState::Instance(_) => match &found.base {
+                    Base::Barman { delta: Some(_), .. } => Existing::Reused,
+                    _ => Existing::Instance,
+                },
                 TargetState::NonEmpty { .. } => Existing::Files,
             },
             tablespaces: tablespaces

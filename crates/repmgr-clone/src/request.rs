@@ -31,6 +31,8 @@ pub struct CloneRequest {
     pub wal_directory: Option<PathBuf>,
     /// Replace what is in the data directory (`-F`).
     pub force: bool,
+    /// Fetch only what differs from the instance that is replaced.
+    pub delta: Option<Delta>,
     /// Command that starts PostgreSQL here, for the closing hint.
     pub start_command: Option<String>,
     /// Directory of PostgreSQL's programs here; else `$PATH` is searched.
@@ -39,6 +41,16 @@ pub struct CloneRequest {
     pub external_files: Option<ExternalFiles>,
     /// Whom to tell when the clone ended.
     pub notification: Option<Notification>,
+}
+
+/// How files of the instance that is replaced are held against those of the backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delta {
+    /// By the checksums of the backup's manifest; without one by size and time, as they were set when the
+    /// instance was cloned, and only if it was shut down in an orderly way.
+    Quick,
+    /// By the checksums of the manifest; without one by checksums computed on both sides.
+    Checksums,
 }
 
 /// A node as repmgr's metadata know it.
