@@ -142,6 +142,13 @@ pub(crate) struct Args {
     /// [default: latest]
     #[arg(long, value_name = "BACKUP", help_heading = OURS)]
     pub(crate) backup_id: Option<String>,
+    /// With -F over a stopped instance: fetch only files that differ, by the backup's manifest;
+    /// without one by size and time (quick, the default) or by checksums on both sides (checksum)
+    #[arg(
+        long, value_name = "quick|checksum", num_args = 0..=1, require_equals = true,
+        default_missing_value = "quick", help_heading = OURS
+    )]
+    pub(crate) delta: Option<String>,
     /// Parallel SSH sessions [default: by the processors here]
     #[arg(long, value_name = "N", help_heading = OURS)]
     pub(crate) jobs: Option<String>,

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use repmgr_clone::{
-    BarmanSource, CloneRequest, ExternalFiles, NodeIdentity, Notification, ReplicationOptions, ServerAddress,
-    ServerSource, Source, TransferOptions, UpstreamChoice,
+    BarmanSource, CloneRequest, Compression, ExternalFiles, NodeIdentity, Notification, ReplicationOptions,
+    ServerAddress, ServerSource, Source, TransferOptions, UpstreamChoice,
 };
 use repmgr_config::{BarmanSettings, Loaded, Node, Settings};
 use repmgr_remote::Host;
@@ -13,6 +13,7 @@ use repmgr_types::Conninfo;
 
 use crate::args::{Args, CommandLine};
 use crate::failure::Failure;
+use crate::standby_clone::THIS_HOST;
 use crate::values::{Dbname, Values};
 
 /// How repmgr names the command in its messages.
@@ -153,6 +154,7 @@ impl Given<'_> {
             tablespace_mapping: mapping(settings),
             wal_directory: settings.pg_basebackup_options.waldir().map(Path::to_owned),
             force: args.force,
+            delta: values.delta,
             start_command: settings.service_start_command.clone(),
             bin_dir: args.pg_bindir.clone().or_else(|| settings.pg_bindir.clone()),
             external_files: self.external_files(settings, &connection, hosts)?,
@@ -206,7 +208,11 @@ impl Given<'_> {
             backup: args.backup_id.clone().unwrap_or_else(|| "latest".to_owned()),
             transfer: TransferOptions {
                 jobs: values.jobs,
-                compression: values.compression,
+                compression: match values.compression {
+                    // Without a network there is nothing to gain.
+                    Compression::Auto if barman.host == THIS_HOST => Compression::None,
+                    chosen => chosen,
+                },
                 retries: values.retries,
                 accept_damage: args.accept_damage,
                 require_manifest: args.verify_backup,

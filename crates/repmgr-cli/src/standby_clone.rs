@@ -19,7 +19,7 @@ use crate::signals::Signals;
 
 /// The value of `barman_host` that means this host, without SSH. No name of a host ends so, and
 /// `localhost` has to stay a host behind SSH, where Barman's own user logs in.
-const THIS_HOST: &str = "local:";
+pub(crate) const THIS_HOST: &str = "local:";
 
 /// Clones, or with `dry_run` finds out whether that could be done.
 pub(crate) fn run(

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use repmgr_clone::{Compression, Placement};
+use repmgr_clone::{Compression, Delta, Placement};
 use repmgr_config::{ApplyDelay, LogLevel};
 use repmgr_types::Conninfo;
 
@@ -21,6 +21,7 @@ pub(crate) struct Values {
     pub(crate) retries: Option<u32>,
     pub(crate) compression: Compression,
     pub(crate) external_files: Option<Placement>,
+    pub(crate) delta: Option<Delta>,
     pub(crate) output: Output,
 }
 
@@ -72,6 +73,11 @@ impl Values {
                 compression(text).ok_or_else(|| one_of("--compress", text, "auto, zstd, lz4, gzip, none"))
             })
             .unwrap_or_default(),
+            delta: take(&args.delta, &mut errors, |text| match text {
+                "quick" => Ok(Delta::Quick),
+                "checksum" | "checksums" => Ok(Delta::Checksums),
+                _ => Err(one_of("--delta", text, "quick, checksum")),
+            }),
             output: take(&args.output, &mut errors, |text| match text {
                 "text" => Ok(Output::Text),
                 "json" => Ok(Output::Json),
@@ -89,6 +95,9 @@ impl Values {
         };
         if args.backup_id.as_deref() == Some("") {
             errors.push("value provided for \"--backup-id\" must not be empty".to_owned());
+        }
+        if args.delta.is_some() && !args.force {
+            errors.push("--delta replaces an existing data directory and needs -F/--force".to_owned());
         }
         if line.has_foreign("wait") && line.has_foreign("no-wait") {
             errors.push("both --wait and --no-wait options provided".to_owned());
