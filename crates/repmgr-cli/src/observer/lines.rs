@@ -156,8 +156,8 @@ mod tests {
         }
         assert_eq!(
             log.written(),
-            "INFO: 5% (50 MB of 1000 MB, 50 of 1000 files, 10 MB/s, 1 min 35 s left)\n\
-             INFO: 10% (100 MB of 1000 MB, 100 of 1000 files, 10 MB/s, 1 min 30 s left)\n"
+            "INFO: 5% (50 MB of 1000 MB, 10 MB/s, 1 min 35 s left, 50 of 1000 files)\n\
+             INFO: 10% (100 MB of 1000 MB, 10 MB/s, 1 min 30 s left, 100 of 1000 files)\n"
         );
     }
 }

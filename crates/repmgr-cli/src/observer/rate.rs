@@ -53,18 +53,12 @@ pub(crate) fn percent(progress: &Progress) -> u64 {
     percent.min(99) as u64
 }
 
-/// "512 MB of 1049 MB, 120 of 1600 files, 102 MB/s, 12 s left", as far as it is known.
+/// "512 MB of 1049 MB, 102 MB/s, 12 s left, 120 of 1600 files", as far as it is known; what a narrow
+/// terminal cuts off matters least.
 pub(crate) fn in_words(progress: &Progress, rate: Option<u64>) -> String {
     let mut words = ByteSize(progress.bytes_done).to_string();
     if progress.bytes_total > 0 {
         words.push_str(&format!(" of {}", ByteSize(progress.bytes_total)));
-    }
-    // pg_basebackup does not count files.
-    if progress.files_total > 0 {
-        words.push_str(&format!(
-            ", {} of {} files",
-            progress.files_done, progress.files_total
-        ));
     }
     if let Some(rate) = rate {
         words.push_str(&format!(", {}/s", ByteSize(rate)));
@@ -74,6 +68,13 @@ pub(crate) fn in_words(progress: &Progress, rate: Option<u64>) -> String {
         {
             words.push_str(&format!(", {} left", time_in_words(seconds)));
         }
+    }
+    // pg_basebackup does not count files.
+    if progress.files_total > 0 {
+        words.push_str(&format!(
+            ", {} of {} files",
+            progress.files_done, progress.files_total
+        ));
     }
     words
 }
@@ -118,11 +119,11 @@ mod tests {
     fn progress_reads_well() {
         assert_eq!(
             in_words(&progress(10, 250), Some(25 << 20)),
-            "250 MB of 1000 MB, 250 of 1000 files, 25 MB/s, 30 s left"
+            "250 MB of 1000 MB, 25 MB/s, 30 s left, 250 of 1000 files"
         );
         assert_eq!(
             in_words(&progress(10, 250), Some(0)),
-            "250 MB of 1000 MB, 250 of 1000 files, 0 bytes/s"
+            "250 MB of 1000 MB, 0 bytes/s, 250 of 1000 files"
         );
         assert_eq!(
             in_words(&progress(0, 0), None),
