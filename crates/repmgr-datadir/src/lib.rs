@@ -12,6 +12,8 @@
 //!    write at once. PostgreSQL cannot start on the directory: it has no `global/pg_control`.
 //! 4. [`Building::finish`] flushes everything and moves `global/pg_control` in, last.
 //!
+//! [`InstanceDir`] is for the other case: an instance that stays and whose configuration is written.
+//!
 //! This crate knows nothing of Barman, of networks, of replication settings, or of the order in
 //! which a clone does things. Relative paths come from other hosts and are not trusted: they are
 //! checked, and opened below a directory handle without following symbolic links.
@@ -21,6 +23,7 @@ mod control;
 mod erase;
 #[cfg(test)]
 mod fake;
+mod instance;
 mod layout;
 mod marker;
 mod outside;
@@ -37,6 +40,7 @@ pub use claim::{
 };
 pub use control::{ControlError, PG_CONTROL, PG_CONTROL_SIZE, PgControlHead};
 pub use erase::EraseError;
+pub use instance::InstanceDir;
 pub use layout::{CopyRule, copy_rule, create_skeleton, skeleton_dirs, tablespace_copy_rule};
 pub use marker::{Marker, Phase};
 pub use outside::{OldContent, OutsideDir, OutsideError, OutsideState, PrepareError};

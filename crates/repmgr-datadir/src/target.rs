@@ -369,7 +369,7 @@ pub(crate) fn outside_links(dir: &Path) -> io::Result<(Vec<TablespaceLink>, Opti
     Ok((tablespaces, wal))
 }
 
-fn major_version(dir: &Path) -> io::Result<Option<String>> {
+pub(crate) fn major_version(dir: &Path) -> io::Result<Option<String>> {
     let bytes = match read_bounded(&dir.join("PG_VERSION"), 64) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -380,7 +380,7 @@ fn major_version(dir: &Path) -> io::Result<Option<String>> {
     Ok((text.split('.').count() <= 2 && text.split('.').all(number)).then_some(text))
 }
 
-fn lock_is_held(path: &Path) -> io::Result<bool> {
+pub(crate) fn lock_is_held(path: &Path) -> io::Result<bool> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

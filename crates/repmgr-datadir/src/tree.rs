@@ -270,7 +270,7 @@ impl Tree {
             .map_err(|errno| self.failed("set the time of", rel, errno))
     }
 
-    /// Removes a file or link; directories stay. Whether there was one.
+    /// Removes a file or link, for good also after a crash; directories stay. Whether there was one.
     ///
     /// # Errors
     /// For a directory, or when the operating system refuses.
@@ -280,7 +280,9 @@ impl Tree {
             return Ok(false);
         };
         match rustix::fs::unlinkat(&*parent, self.check(rel)?.name(), AtFlags::empty()) {
-            Ok(()) => Ok(true),
+            Ok(()) => rustix::fs::fsync(&*parent)
+                .map(|()| true)
+                .map_err(|errno| self.failed("flush the directory of", rel, errno)),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(self.failed("remove", rel, errno)),
         }

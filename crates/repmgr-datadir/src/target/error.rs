@@ -61,6 +61,14 @@ pub enum InspectError {
         /// Who we are.
         us: u32,
     },
+    /// It is no data directory that PostgreSQL could be started on.
+    #[error("{path:?} holds no PostgreSQL instance that can be configured: {why}")]
+    NotAnInstance {
+        /// The directory.
+        path: PathBuf,
+        /// Why not, as a clause.
+        why: &'static str,
+    },
     /// A server runs on it.
     #[error("PostgreSQL appears to be running in {path:?} (process {pid}{})", .command.as_ref().map(|c| format!(", {c:?}")).unwrap_or_default())]
     Running {
@@ -113,6 +121,7 @@ impl InspectError {
                 format!("create the data directory beforehand, or let this user write to {path:?}")
             }
             Self::DanglingLink { target, .. } => format!("create {target:?} or remove the link"),
+            Self::NotAnInstance { .. } => "clone the standby first, or check \"data_directory\"".into(),
             Self::CloneInProgress { .. } => "wait for it to end, or stop it".into(),
             Self::Protected(_) => "choose a directory of its own".into(),
             _ => return None,
