@@ -23,12 +23,20 @@ impl Mechanism {
         }
     }
 
+    /// The file with the settings, relative to the data directory.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::RecoveryConf => "recovery.conf",
+            Self::StandbySignal => "postgresql.auto.conf",
+        }
+    }
+
     /// Files that would turn the standby into something else, or keep it from starting, if a
     /// backup brought them.
     pub fn files_to_remove(self) -> &'static [&'static str] {
         match self {
-            Self::RecoveryConf => &["recovery.signal", "standby.signal", "recovery.done"],
-            Self::StandbySignal => &["recovery.signal", "recovery.conf", "recovery.done"],
+            Self::RecoveryConf => &["recovery.signal", "standby.signal"],
+            Self::StandbySignal => &["recovery.signal", "recovery.conf"],
         }
     }
 
@@ -75,8 +83,8 @@ impl RecoveryError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::AutoConf(_) => Some(
-                "PostgreSQL cannot start with this file either: repair it where the backup comes from, or \
-                 with ALTER SYSTEM there, and take a new backup"
+                "PostgreSQL cannot start with this file either: repair it; for a clone where the backup comes \
+                 from, or with ALTER SYSTEM there, and take a new backup"
                     .to_owned(),
             ),
             Self::Nul { .. } => None,
@@ -98,6 +106,24 @@ impl ReplicationSettings {
         .chain(rest)
         .filter_map(|(name, value)| Some(render_line(name, &value?)))
         .collect()
+    }
+
+    /// The lines that the mechanism's file will have, fit to be shown: secrets are hidden.
+    ///
+    /// # Errors
+    /// A value PostgreSQL cannot hold.
+    pub fn shown_lines(&self, mechanism: Mechanism) -> Result<Vec<String>, RecoveryError> {
+        let mut shown = self.clone();
+        for (keyword, _) in self.primary_conninfo.iter() {
+            if Conninfo::is_secret(keyword) {
+                shown.primary_conninfo.set(keyword, "********");
+            }
+        }
+        let text = match mechanism {
+            Mechanism::RecoveryConf => shown.render_recovery_conf()?,
+            Mechanism::StandbySignal => shown.auto_conf_lines()?,
+        };
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// The lines to add to `postgresql.auto.conf` of PostgreSQL 12 or later.
@@ -196,6 +222,20 @@ archive_cleanup_command = 'clean \\%r'
         }
         assert!(
             Mechanism::standby_signal().starts_with(b"#") && Mechanism::standby_signal().ends_with(b"\n")
+        );
+    }
+
+    #[test]
+    fn what_is_shown_is_what_is_written_without_secrets() {
+        let mut settings = full();
+        settings.primary_conninfo.remove("password");
+        let lines = settings.shown_lines(Mechanism::RecoveryConf).unwrap();
+        assert_eq!(lines.join("\n") + "\n", settings.render_recovery_conf().unwrap());
+        let lines = full().shown_lines(Mechanism::StandbySignal).unwrap();
+        assert_eq!(lines.len(), 5);
+        assert_eq!(
+            lines[0],
+            "primary_conninfo = 'host=h user=u password=''********'''"
         );
     }
 
