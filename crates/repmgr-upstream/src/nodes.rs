@@ -126,6 +126,13 @@ impl Upstream {
         })
     }
 
+    /// Records which slot node `id` uses on its upstream node. Only a primary can.
+    pub fn set_slot_name(&self, id: i32, slot_name: &str) -> Result<(), QueryError> {
+        let sql = "UPDATE repmgr.nodes SET slot_name = $2 WHERE node_id = $1";
+        let params = [(&id as _, Type::INT4), (&slot_name as _, Type::TEXT)];
+        self.tell("record a node's replication slot", sql, &params)
+    }
+
     /// Adds a row to `repmgr.events`, stamped with the server's time. Only a primary can.
     pub fn insert_event(
         &self,

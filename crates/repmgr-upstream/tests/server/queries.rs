@@ -158,6 +158,10 @@ fn node_records_are_read_by_column_and_events_are_written() {
         "SELECT 1 / count(*) FROM repmgr.events WHERE node_id = 9 AND successful AND details = 'cloned from host \"h\", it''s'",
     );
 
+    upstream.set_slot_name(2, "repmgr_slot_2").unwrap();
+    let slot = |id| upstream.node_by_id(id).unwrap().unwrap().slot_name;
+    assert_eq!((slot(1), slot(2).as_deref()), (None, Some("repmgr_slot_2")));
+
     server.sql(
         "repmgr",
         "UPDATE repmgr.nodes SET conninfo = 'password=s3cret bogus' WHERE node_id = 2",
