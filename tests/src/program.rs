@@ -13,7 +13,8 @@ use repmgr_lab::{Lab, Target};
 
 use crate::LIMIT;
 
-/// A node nobody has used yet, with every tablespace of the primary mapped to a place of its own.
+/// A node nobody has used yet, with every tablespace of the primary mapped to a place of its own and a quick
+/// `restore_command`.
 ///
 /// # Panics
 /// If its configuration file cannot be written.
@@ -22,12 +23,17 @@ pub fn node(lab: &Lab, settings: &[(&str, &str)]) -> Target {
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
     let mappings: Vec<String> = lab.mappings(id).iter().map(|mapping| quoted(mapping)).collect();
     let mut all: Vec<(&str, &str)> = settings.to_vec();
-    if !settings.iter().any(|(key, _)| *key == "tablespace_mapping") {
+    let given = |name: &str| settings.iter().any(|(key, _)| *key == name);
+    if !given("tablespace_mapping") {
         all.extend(
             mappings
                 .iter()
                 .map(|mapping| ("tablespace_mapping", mapping.as_str())),
         );
+    }
+    let quick = lab.quick_restore_command();
+    if !given("restore_command") {
+        all.push(("restore_command", &quick));
     }
     lab.target(id, &all).unwrap()
 }

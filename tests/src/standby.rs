@@ -1,5 +1,7 @@
 //! Proves that what was cloned is a standby: not by an exit status, but by what it does.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use repmgr_lab::{Instance, Lab, StopMode, Target, check, run};
 
 use crate::LIMIT;
@@ -17,7 +19,12 @@ pub fn assert_standby(lab: &Lab, target: &Target) -> Standby {
         Ok(standby) => standby,
         Err(error) => panic!("{error:#}\n{}", lab.instance(target).log_tail()),
     };
-    let note = format!("for node {}", target.node_id);
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let note = format!(
+        "for node {}, row {}",
+        target.node_id,
+        CALLS.fetch_add(1, Ordering::Relaxed)
+    );
     let primary = lab.primary();
     primary
         .sql(&format!("insert into lab_rows (note) values ('{note}')"))

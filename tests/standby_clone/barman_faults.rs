@@ -196,12 +196,3 @@ fn a_failed_backup_is_not_chosen_and_not_accepted() {
     assert!(!label.contains(&second), "{first} is the last good one:\n{label}");
     drop(assert_standby(lab, &target));
 }
-
-/// (Defect 6) The original copies the archives into the data directory and says "complete".
-#[test]
-fn a_compressed_backup_is_refused_by_name() {
-    let lab = shared();
-    let id = server(lab, "squeezed", &["backup_compression = gzip"]);
-    let target = node(lab, &[("barman_server", "squeezed")]);
-    refused(lab, &target, &[], BARMAN, &[&id, "gzip"]);
-}

@@ -41,7 +41,7 @@ fn the_grammar_of_repmgr_4_still_works() {
             .collect()
     });
     let text = fs::read_to_string(&target.conf).unwrap();
-    assert!(text.contains("restore_command = /"), "{text}");
+    assert!(text.contains("restore_command = cp "), "{text}");
     clone(lab, &target, &[]).success();
     drop(assert_standby(lab, &target));
 }

@@ -26,7 +26,7 @@ fn clones(pg: u32, barman: BarmanVersion, method: BackupMethod) {
         .tablespaces([Tablespace::from("fast"), Tablespace::empty("void")])
         .build()
         .unwrap();
-    let target = node(&lab, &[]);
+    let target = node(&lab, &[("restore_command", &lab.restore_command())]);
     clone(&lab, &target, &[]).success();
     assert_same_directories(lab.primary().data_dir(), &target.data_dir);
     assert_modes(&target.data_dir, group_access);

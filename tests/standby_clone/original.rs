@@ -44,7 +44,7 @@ fn accepts(lab: &Lab, target: &Target, standby: &Instance) {
 fn a_plain_standby_is_accepted() {
     let _alone = alone();
     let lab = Lab::builder().build().unwrap();
-    let target = node(&lab, &[]);
+    let target = node(&lab, &[("restore_command", &lab.restore_command())]);
     clone(&lab, &target, &[]).success();
     let standby = assert_standby(&lab, &target);
     accepts(&lab, &target, &standby);

@@ -25,29 +25,18 @@ fn conninfo(lab: &Lab, target: &Target) -> String {
     )
 }
 
-/// What the lab writes to repmgr.conf.
-fn restore_command(lab: &Lab) -> String {
-    let conf = lab.barman().config_file();
-    format!(
-        "{} barmansrv {} -c {} get-wal main %f > %p",
-        lab.scratch().join("bin/ssh").display(),
-        lab.barman().command_name().display(),
-        conf.display()
-    )
-}
-
 /// (Defect 26) The original unescapes what it keeps, so that the server does not start, and keeps what must
 /// go: a recovery target would end replication, another node's slot would never let it begin.
 #[test]
 fn postgresql_auto_conf_keeps_settings_and_loses_stale_ones() {
     let lab = shared();
-    let target = node(lab, &[]);
+    let target = node(lab, &[("restore_command", &lab.restore_command())]);
     clone(lab, &target, &[]).success();
     let expected = [
         r"log_line_prefix = 'it''s \\ %m '".to_owned(),
         r#"search_path = '"$user", public, "o''clock"'"#.to_owned(),
         format!("primary_conninfo = '{}'", conninfo(lab, &target)),
-        format!("restore_command = '{}'", restore_command(lab)),
+        format!("restore_command = '{}'", lab.restore_command()),
     ];
     let mut found = lines(&target.data_dir.join("postgresql.auto.conf"));
     let mut expected = expected.to_vec();
@@ -58,11 +47,11 @@ fn postgresql_auto_conf_keeps_settings_and_loses_stale_ones() {
     assert_eq!(standby.sql("show log_line_prefix").unwrap(), r"it's \ %m");
     assert_eq!(
         standby.sql("show search_path").unwrap(),
-        lab.primary().sql("show search_path").unwrap()
+        r#""$user", public, "o'clock""#
     );
     let setting = |name: &str| standby.sql(&format!("select current_setting('{name}')")).unwrap();
     assert_eq!(setting("primary_conninfo"), conninfo(lab, &target));
-    assert_eq!(setting("restore_command"), restore_command(lab));
+    assert_eq!(setting("restore_command"), lab.restore_command());
     assert_eq!(
         setting("primary_slot_name") + &setting("recovery_target_name"),
         ""
@@ -73,14 +62,20 @@ fn postgresql_auto_conf_keeps_settings_and_loses_stale_ones() {
 fn old_majors_get_a_recovery_conf() {
     for pg in [10, 11] {
         let lab = Lab::builder().pg(pg).build().unwrap();
-        let target = node(&lab, &[("recovery_min_apply_delay", "0")]);
+        let target = node(
+            &lab,
+            &[
+                ("recovery_min_apply_delay", "0"),
+                ("restore_command", &lab.restore_command()),
+            ],
+        );
         clone(&lab, &target, &[]).success();
         let expected = [
             "standby_mode = 'on'".to_owned(),
             format!("primary_conninfo = '{}'", conninfo(&lab, &target)),
             "recovery_target_timeline = 'latest'".to_owned(),
             "recovery_min_apply_delay = '0'".to_owned(),
-            format!("restore_command = '{}'", restore_command(&lab)),
+            format!("restore_command = '{}'", lab.restore_command()),
         ];
         assert_eq!(lines(&target.data_dir.join("recovery.conf")), expected);
         drop(assert_standby(&lab, &target));
@@ -189,7 +184,7 @@ fn a_password_is_written_when_asked_for_and_still_not_shown() {
 #[test]
 fn commands_with_quotes_arrive_unharmed() {
     let lab = shared();
-    let command = format!("true 'it''s' \"%f\"; {}", restore_command(lab));
+    let command = format!("true 'it''s' \"%f\"; {}", lab.restore_command());
     let target = node(
         lab,
         &[

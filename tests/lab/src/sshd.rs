@@ -1,6 +1,6 @@
 //! An sshd of our own on a loopback port, and the client configuration that reaches it.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -163,8 +163,8 @@ impl Sshd {
         Ok(())
     }
 
-    /// Adds a section to the client configuration for further names of this server; `settings` come before
-    /// its own and therefore win.
+    /// Adds a section to the client configuration for further names of this server; `settings` replace
+    /// its own.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -172,16 +172,26 @@ impl Sshd {
         let (dir, port, user) = (self.scratch.join("ssh"), self.port, &self.scratch.account().name);
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(hosts, "Host {names}")?;
+        let own = [
+            ("HostName", "127.0.0.1".to_owned()),
+            ("Port", port.to_string()),
+            ("User", user.clone()),
+            ("IdentityFile", format!("{}/id_ed25519", dir.display())),
+            ("IdentitiesOnly", "yes".to_owned()),
+            ("IdentityAgent", "none".to_owned()),
+            ("UserKnownHostsFile", format!("{}/known_hosts", dir.display())),
+            ("GlobalKnownHostsFile", "/dev/null".to_owned()),
+            ("BatchMode", "yes".to_owned()),
+        ];
+        for (key, value) in &own {
+            // Not all are decided by the first: identity files add up.
+            if settings.iter().all(|(given, _)| given != key) {
+                writeln!(hosts, "  {key} {value}")?;
+            }
+        }
         for (key, value) in settings {
             writeln!(hosts, "  {key} {value}")?;
         }
-        write!(
-            hosts,
-            "  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  IdentityFile {dir}/id_ed25519\n  \
-             IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {dir}/known_hosts\n  \
-             GlobalKnownHostsFile /dev/null\n  BatchMode yes\n",
-            dir = dir.display()
-        )?;
         self.scratch.write("ssh/config", &hosts, 0o600).map(drop)
     }
 
