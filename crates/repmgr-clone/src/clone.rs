@@ -14,7 +14,7 @@ use crate::plan::{Base, Gathered, can_resume, gather};
 use crate::record::record;
 use crate::request::BarmanSource;
 use crate::reuse::{Reused, Rule, remove_others};
-use crate::slot::Slot;
+use crate::slot::{InUse, Slot};
 use crate::unpack::Unpack;
 use crate::{CloneError, CloneRequest, Context, CopySummary, Event, Existing, Plan};
 
@@ -76,14 +76,14 @@ impl PreparedClone<'_> {
             request,
             mut gathered,
         } = self;
-        let slot = Slot::create(request, &gathered, context)?;
+        let slot = Slot::create(request.standby(), &gathered.nodes, InUse::Refuse, context)?;
         match run(request, &mut gathered, &slot, context) {
             Ok(copy) => {
                 record(request, &gathered, None, context);
                 Ok(conclude(request, gathered, copy, context))
             }
             Err(error) => {
-                slot.take_back(&gathered, context);
+                slot.take_back(&gathered.nodes, context);
                 record(request, &gathered, Some(&error), context);
                 Err(error)
             }

@@ -1,17 +1,18 @@
-//! The standby's configuration files in the copied data directory.
+//! The configuration files that make a data directory a standby's.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use repmgr_datadir::{Tree, TreeError};
-use repmgr_recovery::{LocalFiles, LocalizedConf, Mechanism, ReplicationSettings};
+use repmgr_recovery::{DroppedSetting, LocalFiles, LocalizedConf, Mechanism, ReplicationSettings};
 use repmgr_types::PgVersion;
 
 use crate::{CloneError, Context, Event};
 
 const CONF: &str = "postgresql.conf";
 const AUTO_CONF: &str = "postgresql.auto.conf";
+pub(crate) const STANDBY_SIGNAL: &str = "standby.signal";
 /// No configuration file is larger.
 const CONF_MAX: u64 = 16 << 20;
 /// The mode of files that PostgreSQL itself creates: what the cluster allows.
@@ -26,40 +27,19 @@ pub(crate) fn configure(
     settings: &ReplicationSettings,
     context: &Context<'_>,
 ) -> Result<(), CloneError> {
-    let mechanism = Mechanism::for_version(version);
-    for file in mechanism.files_to_remove() {
-        tree.remove(file)?;
-    }
+    // Another node's, and of no use to anybody here.
+    tree.remove("recovery.done")?;
     localize(tree, context)?;
-    match mechanism {
-        Mechanism::RecoveryConf => {
-            let conf = settings.render_recovery_conf()?;
-            tree.write_durable("recovery.conf", conf.as_bytes(), SECRET_MODE)?;
-        }
-        Mechanism::StandbySignal => {
-            write_auto_conf(tree, settings, context)?;
-            tree.write_durable("standby.signal", Mechanism::standby_signal(), SECRET_MODE)?;
-        }
-    }
-    Ok(())
-}
-
-fn write_auto_conf(
-    tree: &Tree,
-    settings: &ReplicationSettings,
-    context: &Context<'_>,
-) -> Result<(), CloneError> {
-    let existing = tree.read(AUTO_CONF, CONF_MAX)?;
-    let edited = settings.apply_to_auto_conf(existing.as_deref())?;
-    if !edited.dropped.is_empty() {
-        let names: Vec<&str> = edited
+    let files = StandbyFiles::render(tree, version, settings)?;
+    if !files.dropped.is_empty() {
+        let names: Vec<&str> = files
             .dropped
             .iter()
             .map(|setting| setting.name.as_str())
             .collect();
         log::debug!("dropped from {AUTO_CONF}: {}", names.join(", "));
     }
-    if let Some(command) = edited.inherited_restore_command {
+    if let Some(command) = &files.inherited_restore_command {
         context.observer.event(Event::Warning {
             text: format!(
                 "\"restore_command\" is not configured; the one in {AUTO_CONF} of the backup stays"
@@ -68,12 +48,128 @@ fn write_auto_conf(
             hint: Some("check that it works on this host".to_owned()),
         });
     }
-    tree.write_durable(AUTO_CONF, &edited.bytes, CLUSTER_MODE)?;
+    files.write(tree)?;
     Ok(())
+}
+
+/// The files that make PostgreSQL a standby, with their content.
+pub(crate) struct StandbyFiles {
+    mechanism: Mechanism,
+    /// Of the file with the settings.
+    content: Vec<u8>,
+    /// Settings that were in it and will not be.
+    pub(crate) dropped: Vec<DroppedSetting>,
+    /// The `restore_command` that was in it and stays, because no other is configured.
+    pub(crate) inherited_restore_command: Option<String>,
+}
+
+impl StandbyFiles {
+    /// As they will be when `settings` are added to what is in `tree`.
+    pub(crate) fn render(
+        tree: &Tree,
+        version: PgVersion,
+        settings: &ReplicationSettings,
+    ) -> Result<Self, CloneError> {
+        let mechanism = Mechanism::for_version(version);
+        Ok(match mechanism {
+            Mechanism::RecoveryConf => Self {
+                mechanism,
+                content: settings.render_recovery_conf()?.into_bytes(),
+                dropped: Vec::new(),
+                inherited_restore_command: None,
+            },
+            Mechanism::StandbySignal => {
+                let existing = tree.read(AUTO_CONF, CONF_MAX)?;
+                let edited = settings.apply_to_auto_conf(existing.as_deref())?;
+                Self {
+                    mechanism,
+                    content: edited.bytes,
+                    dropped: edited.dropped,
+                    inherited_restore_command: edited.inherited_restore_command,
+                }
+            }
+        })
+    }
+
+    /// The name of the file with the settings.
+    pub(crate) fn name(&self) -> &'static str {
+        self.mechanism.file()
+    }
+
+    /// Writes them, in an order in which an interruption makes no primary of a standby, and removes
+    /// what would contradict them. The names of what was removed.
+    pub(crate) fn write(&self, tree: &Tree) -> Result<Vec<&'static str>, CloneError> {
+        let mode = match self.mechanism {
+            Mechanism::RecoveryConf => SECRET_MODE,
+            Mechanism::StandbySignal => CLUSTER_MODE,
+        };
+        tree.write_durable(self.mechanism.file(), &self.content, mode)?;
+        if self.mechanism == Mechanism::StandbySignal {
+            tree.write_durable(STANDBY_SIGNAL, Mechanism::standby_signal(), SECRET_MODE)?;
+        }
+        let mut removed = Vec::new();
+        for file in self.mechanism.files_to_remove() {
+            if tree.remove(file)? {
+                removed.push(*file);
+            }
+        }
+        Ok(removed)
+    }
 }
 
 /// Takes out of the configuration files what would send the standby to its primary's places.
 fn localize(tree: &Tree, context: &Context<'_>) -> Result<(), CloneError> {
+    for_each_conf(tree, &mut |rel, localized| {
+        report(rel, localized, context);
+        if !localized.changes.is_empty() {
+            let mode = tree.metadata(rel)?.map_or(CLUSTER_MODE, |meta| meta.mode);
+            tree.write_durable(rel, &localized.bytes, mode)?;
+        }
+        Ok(())
+    })
+}
+
+/// Sees to what the instance's own configuration files, which stay as they are, say against
+/// `settings`.
+pub(crate) fn heed_own_conf(
+    tree: &Tree,
+    settings: &mut ReplicationSettings,
+    context: &Context<'_>,
+) -> Result<(), CloneError> {
+    for_each_conf(tree, &mut |rel, conf| {
+        // This one is edited.
+        if rel == Path::new(AUTO_CONF) {
+            return Ok(());
+        }
+        for change in &conf.changes {
+            let name = change.name.to_ascii_lowercase();
+            if name == "recovery_target_timeline" {
+                settings.pin_latest_timeline = true;
+            } else if name.starts_with("recovery_target")
+                || (name == "primary_slot_name" && settings.primary_slot_name.is_none())
+            {
+                context.observer.event(Event::Warning {
+                    text: format!(
+                        "\"{}\" is set in {}, line {}: {}",
+                        change.name,
+                        rel.display(),
+                        change.line,
+                        change.reason
+                    ),
+                    detail: Some(format!("its value is \"{}\"", change.value)),
+                    hint: Some("remove it there before the configuration takes effect".to_owned()),
+                });
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Goes through `postgresql.conf`, `postgresql.auto.conf` and all that they include.
+fn for_each_conf(
+    tree: &Tree,
+    visit: &mut dyn FnMut(&Path, &LocalizedConf) -> Result<(), CloneError>,
+) -> Result<(), CloneError> {
     let data_dir = tree.path();
     let files = LocalFiles {
         data_dir,
@@ -93,11 +189,7 @@ fn localize(tree: &Tree, context: &Context<'_>) -> Result<(), CloneError> {
             continue;
         };
         let localized = files.localize(&path, &text);
-        report(&rel, &localized, context);
-        if !localized.changes.is_empty() {
-            let mode = tree.metadata(&rel)?.map_or(CLUSTER_MODE, |meta| meta.mode);
-            tree.write_durable(&rel, &localized.bytes, mode)?;
-        }
+        visit(&rel, &localized)?;
         for include in localized.includes {
             queue.extend(conf_files(&include));
         }

@@ -57,6 +57,28 @@ pub enum CloneError {
         /// What it holds, in words; may be empty.
         what: String,
     },
+    /// The instance to be configured is running, and force was not asked for.
+    #[error("specified data directory \"{}\" appears to contain a running PostgreSQL instance", path.display())]
+    Running {
+        /// The directory.
+        path: PathBuf,
+        /// The server's process.
+        pid: i32,
+    },
+    /// The instance to be configured has a `recovery.conf`, and force was not asked for.
+    #[error("\"{}\" exists already", path.display())]
+    RecoveryConf {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The instance to be configured is of no version that is known.
+    #[error("\"{}\" is of PostgreSQL \"{major}\", which is not known", path.display())]
+    UnknownMajor {
+        /// The directory.
+        path: PathBuf,
+        /// What its `PG_VERSION` says.
+        major: String,
+    },
     /// The data directory could not be taken.
     #[error(transparent)]
     Claim(#[from] ClaimError),
@@ -184,6 +206,9 @@ pub enum CloneError {
         #[source]
         source: ConnectError,
     },
+    /// The standby to be configured could not connect to the node it is to follow.
+    #[error("unable to connect to the upstream node")]
+    Upstream(#[source] ConnectError),
     /// The standby could not stream.
     #[error("no replication connection to the {role}")]
     Replication {
@@ -334,6 +359,9 @@ impl CloneError {
             Self::Transfer(TransferError::Cancelled(_)) => K::Interrupted,
             Self::Inspect(_)
             | Self::NotEmpty { .. }
+            | Self::Running { .. }
+            | Self::RecoveryConf { .. }
+            | Self::UnknownMajor { .. }
             | Self::Claim(_)
             | Self::Outside { .. }
             | Self::Overlap { .. }
@@ -361,7 +389,7 @@ impl CloneError {
             Self::ExternalFile { .. } => K::ExternalFile,
             Self::Connect { .. } => K::Connection,
             Self::Query(_) => K::Query,
-            Self::Replication { .. } => K::Prerequisite,
+            Self::Upstream(_) | Self::Replication { .. } => K::Prerequisite,
             Self::Problems(_)
             | Self::Metadata { .. }
             | Self::OtherCluster { .. }
@@ -392,12 +420,14 @@ impl CloneError {
         match self {
             Self::Inspect(error) => error.hint(),
             Self::NotEmpty { .. } => Some("use -F/--force to overwrite the existing data directory".to_owned()),
+            Self::Running { .. } => Some("use -F/--force to create replication configuration anyway".to_owned()),
+            Self::RecoveryConf { .. } => Some("use -F/--force to overwrite it".to_owned()),
             Self::Claim(error) => error.hint(),
             Self::Outside { source, .. } => source.hint(),
             Self::Overlap { .. } => Some("give each its own directory with tablespace_mapping".to_owned()),
             Self::Prepare { source, .. } => source.hint(),
             Self::Space { .. } => Some("free some space there, or choose another directory".to_owned()),
-            Self::SpaceUnknown(_) | Self::Listing(_) => None,
+            Self::SpaceUnknown(_) | Self::Listing(_) | Self::UnknownMajor { .. } => None,
             Self::Erase(error) => error.hint(),
             Self::Resume(_) => None,
             Self::Barman(error) => error.hint(),
@@ -417,13 +447,14 @@ impl CloneError {
             Self::Read(error) => error.hint(),
             Self::Connect { source, .. } => source.hint(),
             Self::Query(error) => error.hint(),
+            Self::Upstream(source) => source.hint(),
             Self::Replication { source, .. } => source.hint(),
             Self::Problems(problems) => problems.first().and_then(|problem| problem.hint.clone()),
             Self::Metadata { hint, .. } => hint.clone(),
             Self::OtherCluster { .. } => Some(
-                "check that barman_server and the connection parameters name the same cluster".to_owned(),
+                "check that the connection parameters, and barman_server where it counts, name the same cluster".to_owned(),
             ),
-            Self::OtherVersion { .. } => Some("take a new backup of the upgraded server".to_owned()),
+            Self::OtherVersion { .. } => Some("clone the standby from a backup of the upgraded server".to_owned()),
             Self::OtherTimeline { .. } => {
                 Some("take a new backup of the upstream node, or choose an older one with --backup-id".to_owned())
             }

@@ -87,8 +87,8 @@ pub enum Event {
     ServerParametersFetched,
     /// A connection to the source node is being made.
     ConnectingToSource {
-        /// How the base backup will come here.
-        method: Method,
+        /// How the base backup will come here; `None` when there will be none.
+        method: Option<Method>,
     },
     /// It is there.
     ConnectedToSource,
@@ -127,6 +127,26 @@ pub enum Event {
         name: String,
         /// The upstream node.
         node_id: Option<i32>,
+    },
+    /// What would be written to configure the instance anew.
+    ConfigurationPlanned {
+        /// The file, relative to the data directory.
+        file: String,
+        /// The data directory.
+        directory: PathBuf,
+        /// Lines of the file, without secrets.
+        lines: Vec<String>,
+    },
+    /// The instance was configured anew.
+    ConfigurationWritten {
+        /// The file, relative to the data directory.
+        file: String,
+        /// The data directory.
+        directory: PathBuf,
+        /// Lines of the file, without secrets.
+        lines: Vec<String>,
+        /// When it counts.
+        effective: Effective,
     },
     /// An unfinished clone of the same backup is continued.
     Resuming,
@@ -248,6 +268,30 @@ pub struct Progress {
     pub elapsed: Duration,
 }
 
+/// When a new replication configuration counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effective {
+    /// When the server is started, which it is not now.
+    OnStart,
+    /// When the running server is told to read its configuration anew.
+    OnReload,
+    /// When the running server is restarted.
+    OnRestart,
+}
+
+impl Effective {
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::OnStart => None,
+            Self::OnReload => {
+                Some("configuration must be reloaded for the configuration changes to take effect")
+            }
+            Self::OnRestart => Some("server must be restarted for the configuration changes to take effect"),
+        }
+    }
+}
+
 impl Event {
     /// The event in words; `None` for one that only programs want to know.
     pub fn message(&self) -> Option<Message> {
@@ -293,11 +337,9 @@ impl Event {
                 "server parameters were successfully fetched from Barman".to_owned(),
             ),
             Self::ConnectingToSource {
-                method: Method::Barman,
+                method: Some(Method::Barman),
             } => (Level::Info, "connecting to upstream node".to_owned()),
-            Self::ConnectingToSource {
-                method: Method::PgBasebackup,
-            } => (Level::Info, "connecting to source node".to_owned()),
+            Self::ConnectingToSource { .. } => (Level::Info, "connecting to source node".to_owned()),
             Self::ConnectedToSource => (
                 Level::Info,
                 "connected to source node, checking its state".to_owned(),
@@ -342,6 +384,29 @@ impl Event {
                     None => format!("replication slot \"{name}\" created on upstream node"),
                 },
             ),
+            Self::ConfigurationPlanned {
+                file,
+                directory,
+                lines,
+            } => {
+                return Some(Message {
+                    level: Level::Info,
+                    text: format!(
+                        "following items would be added to \"{file}\" in \"{}\"",
+                        directory.display()
+                    ),
+                    detail: Some(lines.join("\n")),
+                    hint: None,
+                });
+            }
+            Self::ConfigurationWritten { file, effective, .. } => {
+                return Some(Message {
+                    level: Level::Notice,
+                    text: format!("replication configuration written to \"{file}\""),
+                    detail: None,
+                    hint: effective.hint().map(str::to_owned),
+                });
+            }
             Self::Resuming => (
                 Level::Notice,
                 "continuing an interrupted clone of the same backup".to_owned(),

@@ -6,6 +6,9 @@
 //! completes; at every instant until its very end PostgreSQL cannot start on the directory, and
 //! running the same clone again continues where this one stopped.
 //!
+//! [`write_replication_configuration`] is for an instance that is there already and stays: it writes
+//! the configuration of a clone, and nothing else.
+//!
 //! What happens is told to an [`Observer`]. Nothing here prints, reads a command line or a
 //! configuration file, or handles a signal: cancel through the [`Context`].
 
@@ -21,6 +24,7 @@ mod node;
 mod notify;
 mod place;
 mod plan;
+mod reconfigure;
 mod record;
 mod request;
 mod reuse;
@@ -31,13 +35,14 @@ mod watch;
 
 pub use clone::{PreparedClone, Summary, plan, prepare};
 pub use error::{CloneError, ErrorKind};
-pub use event::{ByteSize, CopySummary, Event, Level, Message, Observer, Progress};
+pub use event::{ByteSize, CopySummary, Effective, Event, Level, Message, Observer, Progress};
 pub use external::ExternalFileError;
 pub use notify::{Notification, NotifiedEvent, NotifyError};
 pub use plan::{Existing, Plan};
+pub use reconfigure::{Reconfiguration, write_replication_configuration};
 pub use request::{
     BarmanSource, CloneRequest, Context, Delta, ExternalFiles, Method, NodeIdentity, Placement,
-    ReplicationOptions, ServerSource, Source, TransferOptions, UpstreamChoice,
+    ReconfigureRequest, ReplicationOptions, ServerSource, Source, TransferOptions, UpstreamChoice,
 };
 // What a caller needs to fill in a request.
 pub use repmgr_barman::ServerAddress;

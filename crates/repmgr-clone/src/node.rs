@@ -6,6 +6,7 @@ use repmgr_upstream::{
     check_replication, connect, connect_replication,
 };
 
+use crate::request::Standby;
 use crate::{CloneError, CloneRequest, Context, Event, Source};
 
 /// The cluster that is copied, as the base backup's source knows it.
@@ -43,10 +44,10 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     /// Connects to the source node, and to the primary if that is another.
-    pub(crate) fn connect(request: &CloneRequest, context: &Context<'_>) -> Result<Self, ConnectFailure> {
-        let method = request.source.method();
+    pub(crate) fn connect(standby: Standby<'_>, context: &Context<'_>) -> Result<Self, ConnectFailure> {
+        let method = standby.method;
         context.observer.event(Event::ConnectingToSource { method });
-        let conninfo = request.connection.clone();
+        let conninfo = standby.connection.clone();
         let node = connect(&conninfo, context.environment).map_err(ConnectFailure::Source)?;
         context.observer.event(Event::ConnectedToSource);
         let source = Session { node, conninfo };
@@ -87,8 +88,8 @@ impl Nodes {
             check_same_cluster(&source.node, cluster, "source node")?;
         }
         context.observer.event(Event::SourceChecked { size });
-        let has_metadata = self.check_extension(request, context, dry_run)?;
-        self.choose_upstream(request, has_metadata)?;
+        let has_metadata = self.check_extension(request.force, context, dry_run)?;
+        self.choose_upstream(request.standby(), has_metadata)?;
         self.check_settings(request, context)?;
         if dry_run {
             context.observer.event(Event::UpstreamChosen {
@@ -97,6 +98,47 @@ impl Nodes {
             });
         }
         Ok(())
+    }
+
+    /// Checks that the nodes are those of the instance that is to be configured, and chooses the one it
+    /// will follow. The result is the instance's own record.
+    pub(crate) fn check_registered(
+        &mut self,
+        standby: Standby<'_>,
+        cluster: &Cluster,
+        context: &Context<'_>,
+    ) -> Result<NodeRecord, CloneError> {
+        if let Some(source) = self.source() {
+            check_same_cluster(source, cluster, "source node")?;
+        }
+        // Without records there is no way: force or not.
+        self.check_extension(false, context, false)?;
+        self.choose_upstream(standby, true)?;
+        let record = match self.metadata() {
+            Some(session) => session.node.node_by_id(standby.node.id)?,
+            None => None,
+        };
+        record.ok_or_else(|| CloneError::Metadata {
+            message: format!(
+                "unable to retrieve node record for local node {}",
+                standby.node.id
+            ),
+            detail: None,
+            hint: Some(
+                "standby must be registered before replication can be configured: execute \"repmgr standby register\", \
+                 with --force where it is not running"
+                    .to_owned(),
+            ),
+        })
+    }
+
+    /// Records which slot this node uses.
+    pub(crate) fn record_slot(&self, standby: Standby<'_>) -> Result<(), CloneError> {
+        let Some(session) = self.metadata() else {
+            return Ok(());
+        };
+        let (id, slot_name) = (standby.node.id, standby.node.slot_name());
+        Ok(session.node.set_slot_name(id, &slot_name)?)
     }
 
     /// The node that was connected to.
@@ -194,40 +236,32 @@ impl Nodes {
             ));
         }
         for (role, conninfo, count) in wanted {
-            match check_replication(&conninfo, context.environment, count) {
-                Ok(found) if found.system_identifier == cluster.system_id && !dry_run => {}
-                Ok(found) if found.system_identifier == cluster.system_id => {
-                    context.observer.event(Event::SettingChecked {
-                        text: format!(
-                            "replication connections to the {role} are possible ({count} required)"
-                        ),
-                    });
-                }
-                Ok(found) => {
-                    return Err(CloneError::OtherCluster {
-                        what: cluster.what.clone(),
-                        role,
-                        its_id: cluster.system_id,
-                        node_id: found.system_identifier,
-                    });
-                }
-                Err(source) if request.force => context.observer.event(Event::Warning {
-                    text: format!("no replication connection to the {role}"),
-                    hint: source.hint(),
-                    detail: Some(with_causes(&source)),
-                }),
-                Err(source) => return Err(CloneError::Replication { role, source }),
-            }
+            check_connections(role, &conninfo, count, cluster, request.force, context, dry_run)?;
         }
         Ok(())
     }
 
-    fn check_extension(
+    /// Opens a replication connection as the standby's WAL receiver will.
+    pub(crate) fn check_streaming(
         &self,
-        request: &CloneRequest,
+        standby: Standby<'_>,
+        cluster: &Cluster,
         context: &Context<'_>,
         dry_run: bool,
-    ) -> Result<bool, CloneError> {
+    ) -> Result<(), CloneError> {
+        let conninfo = self.replication_conninfo();
+        check_connections(
+            "upstream node",
+            &conninfo,
+            1,
+            cluster,
+            standby.force,
+            context,
+            dry_run,
+        )
+    }
+
+    fn check_extension(&self, force: bool, context: &Context<'_>, dry_run: bool) -> Result<bool, CloneError> {
         let Some(Session { node, .. }) = self.metadata() else {
             return Ok(false);
         };
@@ -260,7 +294,7 @@ impl Nodes {
                 "install the repmgr extension there and register the primary",
             ),
         };
-        if request.force {
+        if force {
             context.observer.event(Event::Warning {
                 text: message,
                 detail: Some(detail),
@@ -275,22 +309,22 @@ impl Nodes {
         })
     }
 
-    fn choose_upstream(&mut self, request: &CloneRequest, has_metadata: bool) -> Result<(), CloneError> {
+    fn choose_upstream(&mut self, standby: Standby<'_>, has_metadata: bool) -> Result<(), CloneError> {
         let mut record = None;
         if let Some(session) = self.metadata().filter(|_| has_metadata) {
-            record = Some(upstream_record(request, &session.node)?);
-            self.registered = Some(session.node.node_by_id(request.node.id)?.is_some());
+            record = Some(upstream_record(standby, &session.node)?);
+            self.registered = Some(session.node.node_by_id(standby.node.id)?.is_some());
         }
         self.upstream_id = record
             .as_ref()
             .map(|record| record.node_id)
-            .or(request.upstream.node_id);
-        self.upstream_conninfo = match (&request.upstream.conninfo, &record) {
+            .or(standby.upstream.node_id);
+        self.upstream_conninfo = match (&standby.upstream.conninfo, &record) {
             (Some(conninfo), _) => conninfo.clone(),
             (None, Some(record)) => record.conninfo.clone(),
-            (None, None) => self.connection_used(request),
+            (None, None) => self.connection_used(standby.connection),
         };
-        let chosen = request.upstream.replication_user.clone();
+        let chosen = standby.upstream.replication_user.clone();
         self.replication_user = chosen
             .or(record.map(|record| record.repluser))
             .filter(|user| !user.is_empty());
@@ -298,8 +332,8 @@ impl Nodes {
     }
 
     /// Without metadata the standby follows the node we are connected to, as we are connected.
-    fn connection_used(&self, request: &CloneRequest) -> Conninfo {
-        let mut conninfo = request.connection.clone();
+    fn connection_used(&self, given: &Conninfo) -> Conninfo {
+        let mut conninfo = given.clone();
         if let Some(source) = self.source() {
             conninfo.set("host", source.endpoint().host.clone());
             conninfo.set("port", source.endpoint().port.to_string());
@@ -382,7 +416,7 @@ fn as_user(conninfo: &Conninfo, user: Option<&str>) -> Conninfo {
 }
 
 /// The record of the node to follow: the one asked for, or the primary's.
-fn upstream_record(request: &CloneRequest, node: &Upstream) -> Result<NodeRecord, CloneError> {
+fn upstream_record(standby: Standby<'_>, node: &Upstream) -> Result<NodeRecord, CloneError> {
     let refuse = |message: String, hint: &str| {
         Err(CloneError::Metadata {
             message,
@@ -390,22 +424,22 @@ fn upstream_record(request: &CloneRequest, node: &Upstream) -> Result<NodeRecord
             hint: Some(hint.to_owned()),
         })
     };
-    let namesakes = node.nodes_by_name(&request.node.name)?;
-    if let Some(other) = namesakes.iter().find(|record| record.node_id != request.node.id) {
+    let namesakes = node.nodes_by_name(&standby.node.name)?;
+    if let Some(other) = namesakes.iter().find(|record| record.node_id != standby.node.id) {
         return refuse(
             format!(
                 "another node ({}) already uses the name \"{}\"",
-                other.node_id, request.node.name
+                other.node_id, standby.node.name
             ),
             "give each node its own node_name",
         );
     }
-    let record = match request.upstream.node_id {
+    let record = match standby.upstream.node_id {
         Some(id) => node.node_by_id(id)?,
         None => node.primary_node()?,
     };
-    match (record, request.upstream.node_id) {
-        (Some(record), _) if record.node_id == request.node.id => refuse(
+    match (record, standby.upstream.node_id) {
+        (Some(record), _) if record.node_id == standby.node.id => refuse(
             format!("node {} cannot be its own upstream node", record.node_id),
             "check node_id in repmgr.conf, and --upstream-node-id",
         ),
@@ -472,6 +506,44 @@ pub(crate) fn check_same_cluster(
         its_id: cluster.system_id,
         node_id,
     })
+}
+
+/// Opens `count` replication connections at once, and looks whether the server behind them is of the
+/// cluster.
+fn check_connections(
+    role: &'static str,
+    conninfo: &Conninfo,
+    count: u32,
+    cluster: &Cluster,
+    force: bool,
+    context: &Context<'_>,
+    dry_run: bool,
+) -> Result<(), CloneError> {
+    match check_replication(conninfo, context.environment, count) {
+        Ok(found) if found.system_identifier != cluster.system_id => Err(CloneError::OtherCluster {
+            what: cluster.what.clone(),
+            role,
+            its_id: cluster.system_id,
+            node_id: found.system_identifier,
+        }),
+        Ok(_) => {
+            if dry_run {
+                context.observer.event(Event::SettingChecked {
+                    text: format!("replication connections to the {role} are possible ({count} required)"),
+                });
+            }
+            Ok(())
+        }
+        Err(source) if force => {
+            context.observer.event(Event::Warning {
+                text: format!("no replication connection to the {role}"),
+                hint: source.hint(),
+                detail: Some(with_causes(&source)),
+            });
+            Ok(())
+        }
+        Err(source) => Err(CloneError::Replication { role, source }),
+    }
 }
 
 /// An error and what caused it, as one line.

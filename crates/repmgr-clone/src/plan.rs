@@ -13,7 +13,7 @@ use crate::event::ByteSize;
 use crate::external::{self, Fetched};
 use crate::node::{Cluster, Nodes};
 use crate::place::{self, Identity, Places};
-use crate::request::{BarmanSource, ServerSource, Source};
+use crate::request::{BarmanSource, ServerSource, Source, Standby};
 use crate::reuse::{Rule, delta_rule};
 use crate::server::{self, ServerBase};
 use crate::{CloneError, CloneRequest, Context, Event, Method};
@@ -156,7 +156,7 @@ pub(crate) fn gather<'r>(
     {
         source.warn_of_missing_configuration(parameters, external.as_ref(), context);
     }
-    let settings = replication_settings(request, found.cluster.version, &found.nodes, context);
+    let settings = replication_settings(request.standby(), found.cluster.version, &found.nodes, context);
     let identity = Identity::new(
         found.identity.clone(),
         found.cluster.version.major_name(),
@@ -262,7 +262,7 @@ impl<'r> Gathering<'r, '_, '_> {
 
     fn server(&self, server: &'r ServerSource) -> Result<Found<'r>, CloneError> {
         let (request, context) = (self.request, self.context);
-        let mut nodes = Nodes::connect(request, context)?;
+        let mut nodes = Nodes::connect(request.standby(), context)?;
         nodes.check(request, None, context, !self.take)?;
         let Some(node) = nodes.source() else {
             return Err(CloneError::Metadata {
@@ -302,7 +302,7 @@ impl<'r> Gathering<'r, '_, '_> {
         let (request, context) = (self.request, self.context);
         let mut failure = None;
         if !request.upstream.no_connection {
-            match Nodes::connect(request, context) {
+            match Nodes::connect(request.standby(), context) {
                 Ok(nodes) => return Ok(nodes),
                 Err(error) if error.is_unreachable() => failure = Some(CloneError::from(error)),
                 Err(error) => return Err(error.into()),
@@ -572,14 +572,14 @@ fn switch_point(history: &[u8], timeline: Timeline) -> Option<Lsn> {
     })
 }
 
-fn replication_settings(
-    request: &CloneRequest,
+pub(crate) fn replication_settings(
+    standby: Standby<'_>,
     version: PgVersion,
     nodes: &Nodes,
     context: &Context<'_>,
 ) -> ReplicationSettings {
-    let options = &request.replication;
-    let built = PrimaryConninfo::new(&nodes.upstream_conninfo, &request.node.name)
+    let options = standby.replication;
+    let built = PrimaryConninfo::new(&nodes.upstream_conninfo, &standby.node.name)
         .user(nodes.replication_user.as_deref())
         .password(options.password.as_deref())
         .passfile(options.passfile.as_deref())
@@ -596,7 +596,7 @@ fn replication_settings(
     }
     ReplicationSettings {
         primary_conninfo: built.conninfo,
-        primary_slot_name: options.use_slot.then(|| request.slot_name()),
+        primary_slot_name: options.use_slot.then(|| standby.node.slot_name()),
         recovery_min_apply_delay: options.recovery_min_apply_delay.clone(),
         restore_command: options.restore_command.clone(),
         archive_cleanup_command: options.archive_cleanup_command.clone(),

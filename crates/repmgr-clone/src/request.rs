@@ -53,6 +53,24 @@ pub enum Delta {
     Checksums,
 }
 
+/// The replication configuration of an instance that is there already, and stays.
+#[derive(Debug, Clone)]
+pub struct ReconfigureRequest {
+    /// The node that the instance is.
+    pub node: NodeIdentity,
+    /// Its data directory.
+    pub data_directory: PathBuf,
+    /// How to connect to a node with repmgr's metadata; libpq's defaults fill the rest.
+    pub connection: Conninfo,
+    /// Which node the standby will follow. There must be a connection.
+    pub upstream: UpstreamChoice,
+    /// What the configuration shall say.
+    pub replication: ReplicationOptions,
+    /// Write it although the server is running, `recovery.conf` is there, the slot is in use or no
+    /// replication connection is possible (`-F`).
+    pub force: bool,
+}
+
 /// A node as repmgr's metadata know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeIdentity {
@@ -60,6 +78,13 @@ pub struct NodeIdentity {
     pub id: i32,
     /// `node_name`; becomes the standby's `application_name`.
     pub name: String,
+}
+
+impl NodeIdentity {
+    /// The name of this node's replication slot, as repmgr forms it.
+    pub fn slot_name(&self) -> String {
+        format!("repmgr_slot_{}", self.id)
+    }
 }
 
 /// Where the base backup comes from.
@@ -213,9 +238,15 @@ pub struct Context<'a> {
 }
 
 impl CloneRequest {
-    /// The name of this node's replication slot, as repmgr forms it.
-    pub fn slot_name(&self) -> String {
-        format!("repmgr_slot_{}", self.node.id)
+    pub(crate) fn standby(&self) -> Standby<'_> {
+        Standby {
+            method: Some(self.source.method()),
+            node: &self.node,
+            connection: &self.connection,
+            upstream: &self.upstream,
+            replication: &self.replication,
+            force: self.force,
+        }
     }
 
     /// Where a tablespace of the source at `location` goes here.
@@ -225,4 +256,29 @@ impl CloneRequest {
             .find(|(old, _)| old == location)
             .map_or(location, |(_, new)| new)
     }
+}
+
+impl ReconfigureRequest {
+    pub(crate) fn standby(&self) -> Standby<'_> {
+        Standby {
+            method: None,
+            node: &self.node,
+            connection: &self.connection,
+            upstream: &self.upstream,
+            replication: &self.replication,
+            force: self.force,
+        }
+    }
+}
+
+/// What is wanted of a standby, whether it is to be made or to be configured anew.
+#[derive(Clone, Copy)]
+pub(crate) struct Standby<'r> {
+    /// How it is made.
+    pub(crate) method: Option<Method>,
+    pub(crate) node: &'r NodeIdentity,
+    pub(crate) connection: &'r Conninfo,
+    pub(crate) upstream: &'r UpstreamChoice,
+    pub(crate) replication: &'r ReplicationOptions,
+    pub(crate) force: bool,
 }

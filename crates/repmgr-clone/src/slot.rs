@@ -1,8 +1,11 @@
-//! The replication slot of the standby, made before the copy so that it keeps the WAL the standby
-//! will need.
+//! The replication slot of the standby, made before anything that will need it, so that it keeps the
+//! WAL the standby will need.
 
-use crate::plan::Gathered;
-use crate::{CloneError, CloneRequest, Context, Event};
+use repmgr_upstream::Upstream;
+
+use crate::node::Nodes;
+use crate::request::Standby;
+use crate::{CloneError, Context, Event};
 
 /// A slot on the upstream node.
 pub(crate) struct Slot {
@@ -13,11 +16,29 @@ pub(crate) struct Slot {
     on_source: bool,
 }
 
+/// What to think of a slot that somebody streams from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InUse {
+    /// It is another standby's.
+    Refuse,
+    /// It may be this very standby's, which runs.
+    Keep,
+}
+
+/// What has to be done for a slot.
+enum Need {
+    Nothing,
+    Create,
+    /// It has lost its WAL, or reserves none.
+    CreateAnew,
+}
+
 impl Slot {
     /// Creates the slot, or finds it there unused.
     pub(crate) fn create(
-        request: &CloneRequest,
-        gathered: &Gathered<'_>,
+        standby: Standby<'_>,
+        nodes: &Nodes,
+        in_use: InUse,
         context: &Context<'_>,
     ) -> Result<Self, CloneError> {
         let mut slot = Self {
@@ -25,14 +46,14 @@ impl Slot {
             created: false,
             on_source: false,
         };
-        if !request.replication.use_slot {
+        if !standby.replication.use_slot {
             return Ok(slot);
         }
-        let name = request.slot_name();
-        let upstream = match gathered.nodes.connect_upstream(context) {
+        let name = standby.node.slot_name();
+        let upstream = match nodes.connect_upstream(context) {
             Ok(upstream) => upstream,
             // Nobody could be asked before either.
-            Err(error) if gathered.nodes.source().is_none() => {
+            Err(error) if nodes.source().is_none() => {
                 context.observer.event(Event::Warning {
                     text: format!("replication slot \"{name}\" could not be created on the upstream node"),
                     detail: Some(error.to_string()),
@@ -44,40 +65,43 @@ impl Slot {
             }
             Err(error) => return Err(error),
         };
-        slot.on_source = gathered.nodes.source_is_upstream(&upstream);
-        match upstream.slot(&name)? {
-            Some(found) if found.active || !found.physical => {
-                return Err(CloneError::Metadata {
-                    message: format!(
-                        "replication slot \"{name}\" exists on the upstream node and cannot be used"
-                    ),
-                    detail: Some(match found.physical {
-                        true => "another standby streams from it".to_owned(),
-                        false => "it is a logical slot".to_owned(),
-                    }),
-                    hint: Some("check that no other node has this node_id".to_owned()),
-                });
-            }
-            // One that has lost its WAL, or reserves none, would not protect the standby's.
-            Some(found) if found.restart_lsn.is_none() => {
-                upstream.drop_slot(&name)?;
-                upstream.create_physical_slot(&name)?;
-                slot.created = true;
-            }
-            Some(_) => {}
-            None => {
-                upstream.create_physical_slot(&name)?;
-                slot.created = true;
-            }
+        slot.on_source = nodes.source_is_upstream(&upstream);
+        let need = Need::of(&upstream, &name, in_use, context)?;
+        if matches!(need, Need::CreateAnew) {
+            upstream.drop_slot(&name)?;
         }
-        if slot.created {
+        if !matches!(need, Need::Nothing) {
+            upstream.create_physical_slot(&name)?;
+            slot.created = true;
             context.observer.event(Event::SlotCreated {
                 name: name.clone(),
-                node_id: gathered.plan.upstream_node_id,
+                node_id: nodes.upstream_id,
             });
         }
         slot.name = Some(name);
         Ok(slot)
+    }
+
+    /// Tells what [`Slot::create`] would do on `upstream`, and why it could not.
+    pub(crate) fn check(
+        standby: Standby<'_>,
+        upstream: &Upstream,
+        in_use: InUse,
+        context: &Context<'_>,
+    ) -> Result<(), CloneError> {
+        if !standby.replication.use_slot {
+            return Ok(());
+        }
+        let name = standby.node.slot_name();
+        let text = match Need::of(upstream, &name, in_use, context)? {
+            Need::Nothing => format!("replication slot \"{name}\" exists on the upstream node"),
+            Need::Create => format!("would create replication slot \"{name}\" on the upstream node"),
+            Need::CreateAnew => format!(
+                "would create replication slot \"{name}\" on the upstream node anew: the one there keeps no WAL"
+            ),
+        };
+        context.observer.event(Event::SettingChecked { text });
+        Ok(())
     }
 
     /// The slot for `pg_basebackup` to stream through: only where it connects to, and not without
@@ -87,12 +111,11 @@ impl Slot {
     }
 
     /// Drops the slot again if we made it: without its standby it would keep WAL for ever.
-    pub(crate) fn take_back(&self, gathered: &Gathered<'_>, context: &Context<'_>) {
+    pub(crate) fn take_back(&self, nodes: &Nodes, context: &Context<'_>) {
         let Some(name) = self.name.as_ref().filter(|_| self.created) else {
             return;
         };
-        let dropped = gathered
-            .nodes
+        let dropped = nodes
             .connect_upstream(context)
             .and_then(|upstream| Ok(upstream.drop_slot(name)?));
         if let Err(error) = dropped {
@@ -101,6 +124,58 @@ impl Slot {
                 detail: Some(error.to_string()),
                 hint: Some("drop it if no clone will use it, or it will keep WAL there for ever".to_owned()),
             });
+        }
+    }
+}
+
+impl Need {
+    fn of(upstream: &Upstream, name: &str, in_use: InUse, context: &Context<'_>) -> Result<Self, CloneError> {
+        let refuse = |detail: &str| {
+            Err(CloneError::Metadata {
+                message: format!(
+                    "replication slot \"{name}\" exists on the upstream node and cannot be used"
+                ),
+                detail: Some(detail.to_owned()),
+                hint: Some("check that no other node has this node_id".to_owned()),
+            })
+        };
+        let slots = upstream.slots()?;
+        match slots.iter().find(|slot| slot.name == name) {
+            Some(found) if !found.physical => refuse("it is a logical slot"),
+            Some(found) if found.active && in_use == InUse::Refuse => {
+                refuse("another standby streams from it")
+            }
+            Some(found) if found.active => {
+                context.observer.event(Event::Warning {
+                    text: format!(
+                        "an active replication slot named \"{name}\" already exists on the upstream node"
+                    ),
+                    detail: Some(
+                        "it can be used only if it is this very node that streams from it".to_owned(),
+                    ),
+                    hint: None,
+                });
+                Ok(Self::Nothing)
+            }
+            Some(found) if found.restart_lsn.is_none() => Ok(Self::CreateAnew),
+            Some(_) => Ok(Self::Nothing),
+            None => {
+                let max = upstream.setting("max_replication_slots")?;
+                let max: Option<usize> = max.and_then(|max| max.parse().ok());
+                match max {
+                    Some(max) if slots.len() >= max => Err(CloneError::Metadata {
+                        message: format!(
+                            "replication slot \"{name}\" cannot be created: all {max} of the upstream node are in use"
+                        ),
+                        detail: None,
+                        hint: Some(
+                            "increase \"max_replication_slots\" there and restart it, or drop slots that nobody needs"
+                                .to_owned(),
+                        ),
+                    }),
+                    _ => Ok(Self::Create),
+                }
+            }
         }
     }
 }
