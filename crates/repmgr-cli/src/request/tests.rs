@@ -1,0 +1,289 @@
+use super::*;
+use repmgr_remote::LocalHost;
+
+const CONF: &str = "node_id=2\nnode_name='node2'\nconninfo='host=n2'\ndata_directory='/data'\n\
+                    barman_host='barmansrv'\nbarman_server='main'\n";
+
+struct Here;
+
+impl Hosts for Here {
+    fn barman(&self, _: &Settings, _: &str) -> Result<Arc<dyn Host>, Failure> {
+        Ok(Arc::new(LocalHost::default()))
+    }
+    fn source(&self, _: &Settings, _: &str, _: Option<&str>) -> Result<Arc<dyn Host>, Failure> {
+        Ok(Arc::new(LocalHost::default()))
+    }
+}
+
+fn resolve(conf: Option<&str>, line: &[&str]) -> (Vec<String>, Result<CloneRequest, String>) {
+    let words = ["repmgr"].into_iter().chain(line.iter().copied());
+    let line = CommandLine::parse(words.map(Into::into)).unwrap();
+    let (values, errors) = Values::read(&line);
+    assert!(errors.is_empty(), "{errors:?}");
+    let loaded = conf.map(|text| repmgr_config::parse(text.as_bytes(), Path::new("/r.conf")).unwrap());
+    let given = Given {
+        line: &line,
+        values: &values,
+        host: line.args.words.get(2).map(String::as_str),
+        loaded: loaded.as_ref(),
+        password: Some("from PGPASSWORD".to_owned()),
+    };
+    let warnings = given.warnings();
+    let request = given.request(&Here);
+    let told = |failure: Failure| {
+        let lines = failure
+            .told()
+            .into_iter()
+            .map(|told| format!("{}|{}", told.text, told.detail.unwrap_or_default()));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    (warnings, request.map_err(told))
+}
+
+fn request(conf: &str, line: &[&str]) -> CloneRequest {
+    resolve(Some(conf), line)
+        .1
+        .unwrap_or_else(|error| panic!("{line:?}: {error}"))
+}
+
+fn refusal(conf: Option<&str>, line: &[&str]) -> String {
+    resolve(conf, line)
+        .1
+        .err()
+        .unwrap_or_else(|| panic!("{line:?} was accepted"))
+}
+
+#[test]
+fn the_file_says_what_and_the_options_say_how() {
+    let conf = format!(
+        "{CONF}restore_command='get %f %p'\ntablespace_mapping='/a=/b'\nuse_replication_slots=yes\n\
+         pg_bindir='/pg'\npg_basebackup_options='--waldir=/wal'\nrecovery_min_apply_delay='1h'\npassfile='/p'\n\
+         service_start_command='systemctl start pg'\nbarman_command='/opt/barman'\nbarman_config='/etc/b.conf'\n"
+    );
+    let request = request(
+        &conf,
+        &[
+            "standby",
+            "clone",
+            "-F",
+            "-b",
+            "/mine",
+            "--recovery-min-apply-delay=2h",
+            "--backup-id",
+            "oldest",
+            "--jobs=3",
+            "--upstream-node-id=4",
+            "--replication-user=rep",
+        ],
+    );
+    assert_eq!((request.node.id, request.node.name.as_str()), (2, "node2"));
+    assert_eq!(request.data_directory, Path::new("/data"));
+    assert_eq!(request.tablespace_mapping, [("/a".into(), "/b".into())]);
+    assert_eq!(request.wal_directory.as_deref(), Some(Path::new("/wal")));
+    assert_eq!(request.bin_dir.as_deref(), Some(Path::new("/mine")));
+    assert!(request.force && request.replication.use_slot);
+    assert_eq!(
+        request.replication.recovery_min_apply_delay.as_deref(),
+        Some("2h")
+    );
+    assert_eq!(request.replication.restore_command.as_deref(), Some("get %f %p"));
+    assert_eq!(request.replication.passfile.as_deref(), Some("/p"));
+    assert_eq!(request.replication.password, None);
+    assert_eq!(request.start_command.as_deref(), Some("systemctl start pg"));
+    assert_eq!(request.upstream.node_id, Some(4));
+    assert_eq!(request.upstream.replication_user.as_deref(), Some("rep"));
+    let Source::Barman(barman) = request.source else {
+        panic!("not from Barman");
+    };
+    let address = ServerAddress {
+        server: "main".to_owned(),
+        command: "/opt/barman".to_owned(),
+        config: Some("/etc/b.conf".to_owned()),
+    };
+    assert_eq!((barman.address, barman.backup.as_str()), (address, "oldest"));
+    assert_eq!(barman.transfer.jobs.map(usize::from), Some(3));
+}
+
+#[test]
+fn the_password_of_the_environment_is_written_only_if_the_file_asks_for_it() {
+    let conf = format!("{CONF}use_primary_conninfo_password=true\n");
+    let password = request(&conf, &["standby", "clone"]).replication.password;
+    assert_eq!(password.as_deref(), Some("from PGPASSWORD"));
+}
+
+#[test]
+fn a_connection_string_counts_before_single_options() {
+    let shown = |line: &[&str]| request(CONF, line).connection.to_string();
+    assert_eq!(
+        shown(&["-h", "a", "-p", "1", "-U", "u", "-d", "db", "standby", "clone"]),
+        "host=a port=1 user=u dbname=db"
+    );
+    assert_eq!(
+        shown(&[
+            "-h",
+            "a",
+            "-p",
+            "1",
+            "-d",
+            "postgresql://x@b/d",
+            "standby",
+            "clone"
+        ]),
+        "host=b port=1 user=x dbname=d"
+    );
+    assert_eq!(shown(&["-U", "u", "standby", "clone", "b"]), "user=u host=b");
+    assert_eq!(shown(&["-h", "", "standby", "clone"]), "");
+}
+
+#[test]
+fn a_host_given_twice_is_an_error() {
+    for (line, option) in [
+        (&["-h", "a", "standby", "clone", "b"][..], "-h/--host"),
+        (&["-d", "host=a", "standby", "clone", "b"], "host="),
+        (&["-d", "hostaddr=::1", "standby", "clone", "b"], "host="),
+    ] {
+        let expected = format!("host name provided both with {option} and as an extra parameter");
+        assert!(refusal(Some(CONF), line).ends_with(&expected), "{line:?}");
+    }
+}
+
+#[test]
+fn without_barman_repmgr_wants_a_host_and_a_parameter() {
+    let conf = CONF.replace("barman", "#");
+    let host = "host name for the source node must be provided with -h/--host when executing STANDBY CLONE";
+    let parameters =
+        "database connection parameters for the source node must be provided when executing STANDBY CLONE";
+    let clone = ["standby", "clone"];
+    assert!(refusal(Some(&conf), &clone).ends_with(&format!("|{host}\n{parameters}")));
+    assert!(refusal(Some(&conf), &["standby", "clone", "a"]).ends_with(&format!("|{parameters}")));
+    assert!(refusal(Some(&conf), &["-p", "1", "standby", "clone"]).ends_with(&format!("|{host}")));
+    assert!(refusal(None, &["-h", "a", "standby", "clone"]).starts_with("no data directory provided"));
+}
+
+fn server(conf: Option<&str>, line: &[&str]) -> (CloneRequest, ServerSource) {
+    let request = resolve(conf, line).1.unwrap_or_else(|error| panic!("{error}"));
+    let Source::Server(server) = request.source.clone() else {
+        panic!("not from the server");
+    };
+    (request, server)
+}
+
+#[test]
+fn without_barman_the_source_node_itself_is_copied() {
+    let conf = format!("{CONF}pg_basebackup_options='-Xfetch --no-slot --waldir=/wal --max-rate=10M'\n");
+    let line = [
+        "--without-barman",
+        "-c",
+        "--verify-backup",
+        "-h",
+        "a",
+        "standby",
+        "clone",
+    ];
+    let (request, source) = server(Some(&conf), &line);
+    assert!(source.fast_checkpoint && source.verify && source.chooses_slot && !source.streams_wal());
+    assert_eq!(source.options.len(), 4);
+    assert_eq!(request.wal_directory.as_deref(), Some(Path::new("/wal")));
+    let (_, source) = server(
+        Some(&CONF.replace("barman", "#")),
+        &["-h", "a", "standby", "clone"],
+    );
+    assert!(source.streams_wal() && !source.fast_checkpoint && !source.chooses_slot);
+    let (request, _) = server(None, &["-h", "a", "-D", "/d", "standby", "clone"]);
+    assert_eq!((request.node.id, request.node.name.as_str()), (-1, "repmgr"));
+    assert_eq!(request.data_directory, Path::new("/d"));
+}
+
+#[test]
+fn external_files_come_from_the_source_nodes_host() {
+    let line = [
+        "--copy-external-config-files=pgdata",
+        "-h",
+        "a",
+        "standby",
+        "clone",
+    ];
+    let files = request(CONF, &line).external_files.expect("asked for");
+    assert_eq!(files.placement, repmgr_clone::Placement::DataDirectory);
+    let refused = refusal(Some(CONF), &["--copy-external-config-files", "standby", "clone"]);
+    assert!(
+        refused.contains("needs to know the source node's host"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn notifications_and_the_lack_of_a_connection_are_passed_on() {
+    let conf = format!(
+        "{CONF}event_notification_command='tell %e'\nevent_notifications='standby_clone,standby_follow'\n"
+    );
+    let request = request(&conf, &["--no-upstream-connection", "standby", "clone"]);
+    let notification = request.notification.expect("configured");
+    assert_eq!(notification.command, "tell %e");
+    assert!(notification.wants("standby_clone") && !notification.wants("standby_promote"));
+    assert!(request.upstream.no_connection);
+}
+
+#[test]
+fn options_that_cannot_be_followed_are_refused_by_name() {
+    let refused = refusal(Some(CONF), &["--replication-conf-only", "standby", "clone"]);
+    assert_eq!(
+        refused,
+        "--replication-conf-only is not available yet in this repmgr|"
+    );
+}
+
+#[test]
+fn required_parameters_are_reported_by_name_and_file() {
+    let conf = CONF.replace("node_id", "#").replace("conninfo", "#");
+    let refused = refusal(Some(&conf), &["standby", "clone"]);
+    assert!(
+        refused.contains("file \"/r.conf\": parameter \"node_id\": required but not set\n"),
+        "{refused}"
+    );
+    assert!(
+        refused.ends_with("parameter \"conninfo\": required but not set"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn options_without_effect_are_warned_of_in_the_order_of_repmgr() {
+    let line = [
+        "-D",
+        "/x",
+        "-c",
+        "-R",
+        "u",
+        "-S",
+        "s",
+        "--replication-user=r",
+        "--upstream-conninfo=host=a",
+        "--siblings-follow",
+        "--wait",
+        "--node-id",
+        "3",
+        "--csv",
+        "-C",
+        "f",
+        "standby",
+        "clone",
+    ];
+    let conf = format!("{CONF}config_directory='/etc/pg'\n");
+    assert_eq!(
+        resolve(Some(&conf), &line).0,
+        [
+            "-D/--pgdata will be ignored if a repmgr configuration file is provided",
+            "-c/--fast-checkpoint has no effect in Barman mode",
+            "-R/--remote-user has no effect in Barman mode",
+            "-S/--superuser has no effect in this repmgr",
+            "--replication-user ineffective when specifying --upstream-conninfo",
+            "\"config_directory\" set in repmgr.conf, but --copy-external-config-files not provided",
+            "--remote-config-file is no longer required",
+            "--node-id not required when executing STANDBY CLONE",
+            "--wait will be ignored when executing STANDBY CLONE",
+            "--siblings-follow is not effective when executing STANDBY CLONE",
+        ]
+    );
+    assert!(resolve(Some(CONF), &["standby", "clone"]).0.is_empty());
+}
