@@ -7,7 +7,7 @@ use crate::check::is_plain_wal;
 
 /// How a file is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
+pub(crate) enum Compression {
     /// As PostgreSQL wrote it.
     None,
     /// `compression = gzip` or `pigz`.
@@ -32,20 +32,12 @@ const MAGIC: [(&[u8], Compression); 5] = [
 
 impl Compression {
     /// Recognises a file by its first bytes; `None` for what only Barman can read: custom
-    /// compression, snappy, encryption. `text` says that it should be a history or backup file,
-    /// whose plain form has no magic.
-    pub fn of(first: &[u8], text: bool) -> Option<Self> {
-        if let Some((_, known)) = MAGIC.iter().find(|(magic, _)| first.starts_with(magic)) {
-            return Some(*known);
+    /// compression, snappy, encryption. `is_plain` knows what it looks like uncompressed.
+    fn of(first: &[u8], is_plain: impl Fn(&[u8]) -> bool) -> Option<Self> {
+        match MAGIC.iter().find(|(magic, _)| first.starts_with(magic)) {
+            Some((_, known)) => Some(*known),
+            None => is_plain(first).then_some(Self::None),
         }
-        let printable = |b: &u8| b.is_ascii_graphic() || b.is_ascii_whitespace();
-        let plain = if text {
-            first.iter().take(16).all(printable)
-        } else {
-            // A file of zeros is one that nobody has written yet; the header check refuses it.
-            first.len() < 2 || is_plain_wal(first) || first.iter().take(16).all(|b| *b == 0)
-        };
-        plain.then_some(Self::None)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -92,13 +84,26 @@ pub(crate) enum Opened<'r> {
     Unknown,
 }
 
+/// Plain history and backup files are text.
+pub(crate) fn is_text(first: &[u8]) -> bool {
+    first
+        .iter()
+        .all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
+}
+
+/// Plain segments have a page header. A file of zeros, which nobody has written yet, and a very short
+/// one are left to the check of that header.
+pub(crate) fn is_segment(first: &[u8]) -> bool {
+    first.len() < 2 || is_plain_wal(first) || first.iter().all(|b| *b == 0)
+}
+
 /// Looks at the first bytes of `input` and chooses the decoder.
-pub(crate) fn open<'r>(input: impl Read + 'r, text: bool) -> io::Result<Opened<'r>> {
+pub(crate) fn open<'r>(input: impl Read + 'r, is_plain: impl Fn(&[u8]) -> bool) -> io::Result<Opened<'r>> {
     let mut input = BufReader::with_capacity(256 * 1024, input);
     // A pipe may give few bytes at a time.
     let mut first = Vec::with_capacity(16);
     input.by_ref().take(16).read_to_end(&mut first)?;
-    let Some(compression) = Compression::of(&first, text) else {
+    let Some(compression) = Compression::of(&first, is_plain) else {
         return Ok(Opened::Unknown);
     };
     let reader = compression.reader(io::Cursor::new(first).chain(input))?;
@@ -157,7 +162,7 @@ mod tests {
         for with in ALL {
             let stored = compressed(with, &wal());
             // One byte at a time, as a slow connection may give it.
-            let Opened::Known(mut decoder) = open(stored.as_slice(), false).unwrap() else {
+            let Opened::Known(mut decoder) = open(stored.as_slice(), is_segment).unwrap() else {
                 panic!("{with}")
             };
             let mut out = Vec::new();
@@ -171,7 +176,7 @@ mod tests {
         for with in ALL.into_iter().skip(1) {
             let stored = compressed(with, &wal());
             for cut in [stored.len() - 1, stored.len() / 2, 20] {
-                let Opened::Known(mut decoder) = open(&stored[..cut], false).unwrap() else {
+                let Opened::Known(mut decoder) = open(&stored[..cut], is_segment).unwrap() else {
                     panic!("{with}")
                 };
                 let mut out = Vec::new();
@@ -190,16 +195,12 @@ mod tests {
     fn what_only_barman_can_read_is_not_guessed_at() {
         let snappy = b"\xff\x06\x00\x00sNaPpY data";
         let gpg = b"\x85\x02\x0c\x03 encrypted packets";
-        for (bytes, text) in [
-            (&snappy[..], false),
-            (gpg, false),
-            (gpg, true),
-            (b"custom!!", false),
-        ] {
-            assert_eq!(Compression::of(bytes, text), None, "{bytes:?}");
+        for bytes in [&snappy[..], gpg, b"custom!!"] {
+            assert_eq!(Compression::of(bytes, is_segment), None, "{bytes:?}");
         }
+        assert_eq!(Compression::of(gpg, is_text), None);
         assert_eq!(
-            Compression::of(b"1\t0/3000000\tx\n", true),
+            Compression::of(b"1\t0/3000000\tx\n", is_text),
             Some(Compression::None)
         );
     }

@@ -18,7 +18,6 @@ pub use address::ServerAddress;
 pub use archive::{Archive, ArchiveOptions, Transport};
 pub use check::{ContentError, SegmentHeader};
 pub use cluster::Cluster;
-pub use decode::Compression;
 pub use deliver::FileError;
 pub use error::FetchError;
 pub use history::{HistoryEntry, TimelineHistory};

@@ -92,7 +92,8 @@ fn read(
     dir: &Path,
 ) -> Result<Received, ReceiveError> {
     let text = matches!(name, WalFileName::History(_) | WalFileName::Backup { .. });
-    let mut decoder = match decode::open(source, text).map_err(ReceiveError::Source)? {
+    let is_plain = if text { decode::is_text } else { decode::is_segment };
+    let mut decoder = match decode::open(source, is_plain).map_err(ReceiveError::Source)? {
         Opened::Known(decoder) => decoder,
         Opened::Unknown => return Err(ReceiveError::Unknown),
     };

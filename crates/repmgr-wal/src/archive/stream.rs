@@ -37,7 +37,7 @@ pub(crate) struct Records<'r> {
 
 impl<'r> Records<'r> {
     pub(crate) fn new(input: impl Read + 'r) -> io::Result<Self> {
-        match decode::open(input, true)? {
+        match decode::open(input, is_record)? {
             Opened::Known(decoder) => Ok(Self {
                 input: BufReader::with_capacity(CHUNK, decoder.reader),
                 left: 0,
@@ -98,6 +98,12 @@ impl<'r> Records<'r> {
         self.body().read_to_end(&mut bytes)?;
         Ok(bytes)
     }
+}
+
+fn is_record(first: &[u8]) -> bool {
+    ["file ", "missing ", "denied ", "done "]
+        .iter()
+        .any(|word| first.starts_with(word.as_bytes()))
 }
 
 /// Reads one file of the stream; a stream that ends inside it is an error.
@@ -206,7 +212,7 @@ mod tests {
     use super::*;
     use repmgr_remote::{Connection, LocalHost, ShellCommand, StartOptions};
 
-    const STREAM: &[u8] = b"file 5 wals\na\nbc\0\nfile 0 incoming\n\nmissing 0 -\n";
+    const STREAM: &[u8] = b"file 5 wals\n\xfd\nbc\0\nfile 0 incoming\n\nmissing 0 -\n";
 
     fn file(size: u64, place: &str) -> Record {
         Record::File {
@@ -221,7 +227,7 @@ mod tests {
         for stream in [STREAM, &zstd] {
             let mut records = Records::new(stream).unwrap();
             assert_eq!(records.next().unwrap(), file(5, "wals"));
-            assert_eq!(records.text(10).unwrap(), b"a\nbc\0");
+            assert_eq!(records.text(10).unwrap(), b"\xfd\nbc\0");
             assert_eq!(records.next().unwrap(), file(0, "incoming"));
             assert_eq!(records.next().unwrap(), Record::Missing);
             assert!(records.next().is_err());

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use repmgr_remote::LocalHost;
 use repmgr_types::{CancelToken, SystemId, WalSegmentName, WalSegmentSize};
 use repmgr_wal::{
-    Archive, ArchiveOptions, Cluster, Compression, FetchError, Restored, ServerAddress, Spool, Transport,
-    WalFileName, restore,
+    Archive, ArchiveOptions, Cluster, FetchError, Restored, ServerAddress, Spool, Transport, WalFileName,
+    restore,
 };
 use tempfile::TempDir;
 
@@ -176,6 +176,16 @@ pub(crate) fn segment_with(
     let seed = name.to_string().into_bytes();
     bytes.extend(seed.iter().cycle().take(size.bytes() as usize - bytes.len()));
     bytes
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Bzip2,
+    Xz,
+    Zstd,
+    Lz4,
 }
 
 pub(crate) fn compressed(with: Compression, data: &[u8]) -> Vec<u8> {

@@ -1,9 +1,9 @@
 use std::fs;
 
 use repmgr_types::{Timeline, WalSegmentSize};
-use repmgr_wal::{Compression, FetchError};
+use repmgr_wal::FetchError;
 
-use crate::bench::{Bench, ID, compressed, segment, segment_with};
+use crate::bench::{Bench, Compression, ID, compressed, segment, segment_with};
 
 const NAME: &str = "000000010000000000000003";
 const HISTORY: &[u8] = b"1\t0/300100\tno recovery target specified\n";
@@ -20,8 +20,8 @@ fn a_segment_is_read_in_every_compression() {
     ] {
         let bench = Bench::new();
         bench.archive(NAME, &compressed(with, &segment(NAME)));
-        assert!(bench.fetch(NAME).unwrap() == segment(NAME), "{with}");
-        assert_eq!(bench.barman_calls(), 0, "{with}");
+        assert!(bench.fetch(NAME).unwrap() == segment(NAME), "{with:?}");
+        assert_eq!(bench.barman_calls(), 0, "{with:?}");
     }
 }
 

@@ -1,9 +1,9 @@
 use std::fs;
 
 use repmgr_types::SystemId;
-use repmgr_wal::{Compression, ContentError, FetchError};
+use repmgr_wal::{ContentError, FetchError};
 
-use crate::bench::{Bench, ID, compressed, segment, segment_with, size};
+use crate::bench::{Bench, Compression, ID, compressed, segment, segment_with, size};
 
 const NAME: &str = "000000010000000000000003";
 const NEXT: &str = "000000010000000000000004";
@@ -83,7 +83,7 @@ fn a_damaged_compressed_file_is_refused() {
         let (_, error) = refused(&bench, NAME);
         assert!(
             matches!(error, ContentError::Compression { .. }),
-            "{with}: {error}"
+            "{with:?}: {error}"
         );
         let mut flipped = stored;
         let middle = flipped.len() / 2;
