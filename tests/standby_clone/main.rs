@@ -3,9 +3,11 @@
 //! A number in brackets, as in "(defect 13)", is that of a defect of the original repmgr that the test
 //! shows to be beaten; the README lists them.
 
+mod archives;
 mod barman_faults;
 mod config;
 mod debian;
+mod delta;
 mod directory;
 mod dry_run;
 mod interruptions;
@@ -32,7 +34,7 @@ fn shared() -> &'static Lab {
             checksums: true,
             sql: [
                 r"alter system set log_line_prefix = 'it''s \ %m '",
-                "alter system set search_path = '\"$user\", public, \"o''clock\"'",
+                "alter system set search_path = \"$user\", public, \"o'clock\"",
                 "alter system set primary_slot_name = 'slot_of_the_primary'",
                 "alter system set recovery_target_name = 'a_point_long_gone'",
                 "alter system set primary_conninfo = 'host=stale.invalid password=stale_secret'",
