@@ -9,7 +9,7 @@ use repmgr_config::{ConfigError, Loaded, LogLevel};
 
 use crate::args::CommandLine;
 use crate::failure::{Failure, exit, lines};
-use crate::log::{Destination, Filter, Log, Sink};
+use crate::log::{Destination, Entry, Filter, Log, Sink};
 use crate::observer::Json;
 use crate::request::Given;
 use crate::signals::Signals;
@@ -27,6 +27,12 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 struct Session {
     log: Log,
     json: Option<Json>,
+}
+
+/// A program in our own directory.
+fn beside_us(name: &str) -> Option<PathBuf> {
+    let program = env::current_exe().ok()?.with_file_name(name);
+    program.is_file().then_some(program)
 }
 
 /// Does what the arguments ask for; the first is the program's own name. Returns the exit code.
@@ -122,6 +128,7 @@ impl Session {
             host,
             loaded: loaded.as_ref(),
             password: env::var("PGPASSWORD").ok(),
+            wal_restore: beside_us("repmgr-wal-restore"),
         };
         self.warn(
             "following problems with command line parameters detected:",
@@ -137,6 +144,16 @@ impl Session {
             cancel: signals.token(),
         };
         let request = given.request(&reach)?;
+        if let (Some(command), Some(loaded)) = (&request.replication.restore_command, &loaded)
+            && loaded.settings.restore_command.is_none()
+        {
+            self.log.write(&Entry {
+                level: LogLevel::Notice,
+                text: "\"restore_command\" is not set in repmgr.conf; WAL will be fetched from Barman by repmgr-wal-restore",
+                detail: Some(&format!("restore_command = '{command}'")),
+                hints: &[],
+            });
+        }
         standby_clone::run(&request, args.dry_run, &self.log, self.json.as_ref(), &signals)
     }
 

@@ -8,7 +8,7 @@ use repmgr_clone::{
     ServerAddress, ServerSource, Source, TransferOptions, UpstreamChoice,
 };
 use repmgr_config::{BarmanSettings, Loaded, Node, Settings};
-use repmgr_remote::Host;
+use repmgr_remote::{Host, quote};
 use repmgr_types::Conninfo;
 
 use crate::args::{Args, CommandLine};
@@ -35,6 +35,8 @@ pub(crate) struct Given<'a> {
     pub(crate) loaded: Option<&'a Loaded>,
     /// `$PGPASSWORD`.
     pub(crate) password: Option<String>,
+    /// `repmgr-wal-restore`, if it is there.
+    pub(crate) wal_restore: Option<PathBuf>,
 }
 
 impl Given<'_> {
@@ -150,7 +152,13 @@ impl Given<'_> {
                 replication_user: args.replication_user.clone(),
                 no_connection: args.no_upstream_connection && self.is_from_barman(),
             },
-            replication: replication(settings, values, self.password.clone()),
+            replication: ReplicationOptions {
+                restore_command: settings
+                    .restore_command
+                    .clone()
+                    .or_else(|| self.own_restore_command(settings)),
+                ..replication(settings, values, self.password.clone())
+            },
             tablespace_mapping: mapping(settings),
             wal_directory: settings.pg_basebackup_options.waldir().map(Path::to_owned),
             force: args.force,
@@ -167,6 +175,30 @@ impl Given<'_> {
                 }),
             connection,
         })
+    }
+
+    /// What fetches WAL from the same Barman where repmgr.conf says nothing: the program beside this one.
+    ///
+    /// Not if `ssh_options` are set, which it would not know.
+    fn own_restore_command(&self, settings: &Settings) -> Option<String> {
+        let barman = settings.barman().filter(|_| self.is_from_barman())?;
+        let program = self.wal_restore.as_deref()?.to_str()?;
+        if settings.ssh_options != Settings::default().ssh_options {
+            return None;
+        }
+        let mut words = vec![program];
+        if let Some(config) = barman.config {
+            words.extend(["--config", config]);
+        }
+        if barman.command != "barman" {
+            words.extend(["--barman-command", barman.command]);
+        }
+        if barman.host == THIS_HOST {
+            words.push("--local");
+        }
+        words.extend(["--", barman.host, barman.server]);
+        let quoted = words.iter().map(|word| quote(word).replace('%', "%%"));
+        Some(quoted.collect::<Vec<_>>().join(" ") + " %f %p")
     }
 
     /// The node to be, and its data directory.
@@ -333,7 +365,7 @@ fn replication(settings: &Settings, values: &Values, password: Option<String>) -
         .or(settings.recovery_min_apply_delay.as_ref());
     ReplicationOptions {
         use_slot: settings.use_replication_slots,
-        restore_command: settings.restore_command.clone(),
+        restore_command: None,
         archive_cleanup_command: settings.archive_cleanup_command.clone(),
         recovery_min_apply_delay: delay.map(|delay| delay.as_str().to_owned()),
         password: password.filter(|_| settings.use_primary_conninfo_password),

@@ -27,6 +27,7 @@ fn resolve(conf: Option<&str>, line: &[&str]) -> (Vec<String>, Result<CloneReque
         host: line.args.words.get(2).map(String::as_str),
         loaded: loaded.as_ref(),
         password: Some("from PGPASSWORD".to_owned()),
+        wal_restore: Some("/opt/my repmgr/repmgr-wal-restore".into()),
     };
     let warnings = given.warnings();
     let request = given.request(&Here);
@@ -286,4 +287,30 @@ fn options_without_effect_are_warned_of_in_the_order_of_repmgr() {
         ]
     );
     assert!(resolve(Some(CONF), &["standby", "clone"]).0.is_empty());
+}
+
+#[test]
+fn wal_comes_from_barman_where_the_file_says_nothing() {
+    let command = |conf: &str, line: &[&str]| request(conf, line).replication.restore_command;
+    let clone = ["standby", "clone"];
+    assert_eq!(
+        command(CONF, &clone).as_deref(),
+        Some("'/opt/my repmgr/repmgr-wal-restore' -- barmansrv main %f %p")
+    );
+    let conf = format!("{CONF}barman_config='/etc/100%.conf'\nbarman_command='/opt/barman'\n");
+    assert_eq!(
+        command(&conf, &clone).as_deref(),
+        Some(
+            "'/opt/my repmgr/repmgr-wal-restore' --config /etc/100%%.conf --barman-command /opt/barman -- barmansrv \
+             main %f %p"
+        )
+    );
+    let conf = format!("{CONF}restore_command='mine %f %p'\n");
+    assert_eq!(command(&conf, &clone).as_deref(), Some("mine %f %p"));
+    let conf = format!("{CONF}ssh_options='-F /my/config'\n");
+    assert_eq!(command(&conf, &clone), None);
+    assert_eq!(
+        command(CONF, &["--without-barman", "-h", "a", "standby", "clone"]),
+        None
+    );
 }
