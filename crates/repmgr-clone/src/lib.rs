@@ -11,6 +11,8 @@
 //!
 //! What happens is told to an [`Observer`]. Nothing here prints, reads a command line or a
 //! configuration file, or handles a signal: cancel through the [`Context`].
+//!
+//! `examples/rebuild_standby.rs` is a whole program that clones.
 
 mod barman;
 mod clone;
