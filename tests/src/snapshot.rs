@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// Every entry below some directories: kind, mode, owner, size, inode, and the times of its last change.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Snapshot {
+    /// All that is in here is meant, also what comes later.
+    dir: Option<PathBuf>,
     roots: Vec<PathBuf>,
     entries: BTreeMap<PathBuf, String>,
 }
@@ -20,13 +22,29 @@ impl Snapshot {
         for root in &roots {
             look(root, &mut entries);
         }
-        Self { roots, entries }
+        Self {
+            dir: None,
+            roots,
+            entries,
+        }
+    }
+
+    /// Looks at what is in `dir`, and not at when entries were last added to or removed from `dir` itself:
+    /// a clone puts a lock there, and takes it away.
+    pub fn inside(dir: impl AsRef<Path>) -> Self {
+        let listed = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.as_ref().display()));
+        let mut whole = Self::of(listed.map(|entry| entry.unwrap().path()));
+        whole.dir = Some(dir.as_ref().to_owned());
+        whole
     }
 
     /// Fails if anything was changed, added or removed since.
     #[track_caller]
     pub fn assert_unchanged(&self) {
-        let now = Self::of(&self.roots);
+        let now = match &self.dir {
+            Some(dir) => Self::inside(dir),
+            None => Self::of(&self.roots),
+        };
         let gone = self
             .entries
             .iter()

@@ -31,7 +31,7 @@ fn a_stopped_primary_is_named_and_nothing_is_touched() {
     clone(&lab, &target, &[]).success();
     assert_standby(&lab, &target).stop(StopMode::Fast).unwrap();
     lab.primary().stop(StopMode::Fast).unwrap();
-    let before = Snapshot::of([&target.data_dir]);
+    let before = Snapshot::inside(&target.data_dir);
     for more in [&["-F"][..], &["-F", "--dry-run"]] {
         clone(&lab, &target, more)
             .code(CONNECTION)

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use repmgr_lab::Lab;
+use predicates::prelude::PredicateBooleanExt;
+use predicates::str::contains;
+use repmgr_lab::{Lab, StopMode};
 use repmgr_tests::{LIMIT, Snapshot, assert_standby, assert_takes_writes, clone, node, output};
 
 use crate::shared;
@@ -65,34 +67,47 @@ fn a_place_that_holds_another_cluster_is_refused_and_untouched() {
     assert!(!target.data_dir.exists());
 }
 
+/// Force is about the data directory: what lies elsewhere and was not this instance's may be anybody's.
 #[test]
-fn a_place_with_content_is_refused_without_force_and_emptied_with() {
+fn a_place_with_foreign_content_is_refused_force_or_not() {
     let lab = shared();
     let target = node(lab, &[]);
     let dir = lab
         .scratch()
         .join(format!("node{}/tablespaces/fast", target.node_id));
-    let old = lab
-        .scratch()
+    lab.scratch()
         .write(dir.join("PG_15_202209061/5/12345"), "old", 0o600)
         .unwrap();
     let before = Snapshot::of([&dir]);
-    let refused = clone(lab, &target, &[]).code(1);
-    assert!(
-        output(&refused).contains(&dir.display().to_string()),
-        "{}",
-        output(&refused)
-    );
-    before.assert_unchanged();
-    assert!(
-        !target.data_dir.exists(),
-        "the data directory was made for a clone that was refused"
-    );
+    for more in [&["--dry-run"][..], &[], &["-F"]] {
+        clone(lab, &target, more)
+            .code(1)
+            .stderr(contains("fast").and(contains(dir.to_str().unwrap())));
+        before.assert_unchanged();
+        assert!(
+            !target.data_dir.exists(),
+            "the data directory was made for a clone that was refused"
+        );
+    }
+}
+
+/// (Defect 13) The original's -F leaves the old files in tablespaces; one day a new relation gets the number
+/// of such a file.
+#[test]
+fn cloning_over_an_instance_empties_its_tablespaces() {
+    let lab = shared();
+    let target = node(lab, &[]);
+    clone(lab, &target, &[]).success();
+    assert_standby(lab, &target).stop(StopMode::Fast).unwrap();
+    let void = lab
+        .scratch()
+        .join(format!("node{}/tablespaces/void", target.node_id));
+    let old = lab
+        .scratch()
+        .write(void.join("PG_15_202209061/5/12345"), "an old relation", 0o600)
+        .unwrap();
     clone(lab, &target, &["-F"]).success();
-    assert!(
-        !old.exists(),
-        "an old relation file would be a new relation's one day"
-    );
+    assert!(!old.exists());
     drop(assert_standby(lab, &target));
 }
 
