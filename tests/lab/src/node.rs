@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use postgres::{Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::cache::free_port;
 use crate::pg::PgInstall;
@@ -180,23 +181,26 @@ impl Instance {
     /// # Errors
     /// As [`sql`](Self::sql).
     pub fn sql_in(&self, database: &str, sql: &str) -> Result<String> {
-        let mut psql = self.psql(database)?;
-        psql.args(["-AtXq", "-v", "ON_ERROR_STOP=1", "-c", sql]);
-        Ok(check(&mut psql, LIMIT)?.trim_end().to_owned())
-    }
-
-    /// `psql` on this instance, as the superuser.
-    ///
-    /// # Errors
-    /// If there is no psql.
-    pub fn psql(&self, database: &str) -> Result<Command> {
-        // The distribution's: fetched ones want a library that may not be there, and any major will do.
-        let mut psql = self.scratch.command(PgInstall::system()?.program("psql")?);
-        psql.arg("-h")
-            .arg(self.scratch.join("run"))
-            .args(["-p", &self.port.to_string()]);
-        psql.args(["-U", "postgres", "-d", database]);
-        Ok(psql)
+        let failed = || format!("`{sql}` in database {database} at port {} failed", self.port);
+        let mut client = Config::new()
+            .host_path(self.scratch.join("run"))
+            .port(self.port)
+            .user("postgres")
+            .dbname(database)
+            .connect_timeout(LIMIT)
+            .options(&format!("-c statement_timeout={}", LIMIT.as_millis()))
+            .connect(NoTls)
+            .with_context(failed)?;
+        let answer = client.simple_query(sql).with_context(failed)?;
+        let rows = answer.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let line = |row: &SimpleQueryRow| {
+            let values: Vec<&str> = (0..row.len()).map(|n| row.get(n).unwrap_or_default()).collect();
+            values.join("|")
+        };
+        Ok(rows.map(line).collect::<Vec<_>>().join("\n"))
     }
 
     /// Repeats a query until it gives `expected`.
