@@ -255,8 +255,9 @@ impl BaseBackup {
     }
 }
 
-/// `OLD=NEW` as `pg_basebackup` reads it: `\=` is a bare `=`, any other backslash itself.
-fn mapping(old: &Path, new: &Path) -> OsString {
+/// `OLD=NEW` as `pg_basebackup` and `pg_combinebackup` read it: `\=` is a bare `=`, any other backslash
+/// itself.
+pub(crate) fn mapping(old: &Path, new: &Path) -> OsString {
     let escape = |path: &Path| {
         let mut out = Vec::new();
         for &byte in path.as_os_str().as_bytes() {

@@ -7,8 +7,8 @@
 //! accepts and never answers. Not for use inside an async task.
 //!
 //! [`connect_replication`] opens the other kind of connection, the one a standby streams over, and
-//! [`BaseBackup`] and [`VerifyBackup`] run PostgreSQL's own `pg_basebackup` and `pg_verifybackup`,
-//! which take as long as they take and end when cancelled.
+//! [`BaseBackup`], [`VerifyBackup`] and [`CombineBackup`] run PostgreSQL's own `pg_basebackup`,
+//! `pg_verifybackup` and `pg_combinebackup`, which take as long as they take and end when cancelled.
 //!
 //! This crate must not know Barman, the clone's order of things, or any file on this host
 //! other than password, service and certificate files, and the backup it was told to make. SQL is
@@ -29,6 +29,7 @@
 
 mod basebackup;
 mod checks;
+mod combine_backup;
 mod config_files;
 mod connect;
 mod environment;
@@ -47,6 +48,7 @@ mod verify_backup;
 
 pub use basebackup::{BaseBackup, BaseBackupError, BaseBackupProgress};
 pub use checks::{Problem, Requirements, SettingsSnapshot, Severity};
+pub use combine_backup::{Combination, CombineBackup, CombineBackupError};
 pub use config_files::ConfigFile;
 pub use connect::connect;
 pub use environment::Environment;
