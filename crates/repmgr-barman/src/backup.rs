@@ -50,6 +50,10 @@ pub struct Backup {
     pub end_time: String,
     /// Bytes on the Barman host, when Barman says so.
     pub size: Option<u64>,
+    /// Bytes of the cluster when it was made (Barman 3.11 and later).
+    pub cluster_size: Option<u64>,
+    /// Whether the cluster had data page checksums when it was made (Barman 3.11 and later).
+    pub data_checksums: Option<bool>,
     /// Exempt from retention.
     pub keep: Option<Keep>,
     /// `gzip`, `lz4`, `zstd` or `none` when it is made of tar files.
@@ -85,7 +89,27 @@ impl Backup {
     }
 
     /// How its files can be read without Barman.
+    ///
+    /// # Errors
+    /// When they cannot, or are only what changed since another backup.
     pub fn form(&self) -> Result<Form, Unreadable> {
+        match &self.parent {
+            // Whatever else there is against it goes first.
+            Some(parent) => self.own_form().and_then(|_| {
+                Err(self.unreadable(Reason::Incremental {
+                    parent: parent.clone(),
+                }))
+            }),
+            None => self.own_form(),
+        }
+    }
+
+    /// As [`form`](Self::form), also for an increment, whose files are of use only together with those of
+    /// its [`chain`](crate::Barman::chain).
+    ///
+    /// # Errors
+    /// When its files cannot be read.
+    pub fn own_form(&self) -> Result<Form, Unreadable> {
         self.contents.form(self).map_err(|reason| self.unreadable(reason))
     }
 
@@ -142,6 +166,8 @@ impl Backup {
             begin_time: info.required("begin_time", "a time")?,
             end_time: info.required("end_time", "a time")?,
             size: info.value("size", "a number of bytes")?,
+            cluster_size: info.value("cluster_size", "a number of bytes")?,
+            data_checksums: info.text("data_checksums")?.map(|text| text == "on"),
             keep: found.keep,
             compression: info.text("compression")?.map(str::to_owned),
             encryption: info.text("encryption")?.map(str::to_owned),

@@ -61,6 +61,22 @@ impl Barman {
     ///
     /// To be called after [`Hold::take`](crate::Hold::take), and when all is copied.
     pub fn recheck(&mut self, known: &Backup) -> Result<(), BarmanError> {
+        let changed = |what: &str| BarmanError::Changed {
+            server: known.server.clone(),
+            id: known.id.clone(),
+            what: what.to_owned(),
+        };
+        let Some(now) = self.beside(known, &known.id)? else {
+            return Err(changed("its backup.info is gone"));
+        };
+        match known.difference(&now) {
+            None => Ok(()),
+            Some(key) => Err(changed(&format!("its {key} is another"))),
+        }
+    }
+
+    /// The backup `id` of the same server as `known`, if it is there. Does not ask Barman.
+    pub(crate) fn beside(&mut self, known: &Backup, id: &BackupId) -> Result<Option<Backup>, BarmanError> {
         let base = known
             .directory
             .strip_suffix(known.id.as_str())
@@ -69,19 +85,10 @@ impl Barman {
             .strip_suffix('/')
             .filter(|base| !base.is_empty())
             .unwrap_or("/");
-        let candidate = (base.to_owned(), known.id.clone());
-        let changed = |what: &str| BarmanError::Changed {
-            server: known.server.clone(),
-            id: known.id.clone(),
-            what: what.to_owned(),
-        };
-        let Some((found, description)) = self.describe(known.meta.as_deref(), &[candidate])? else {
-            return Err(changed("its backup.info is gone"));
-        };
-        let now = self.read(found, known.meta.clone(), &description)?;
-        match known.difference(&now) {
-            None => Ok(()),
-            Some(key) => Err(changed(&format!("its {key} is another"))),
+        let candidate = (base.to_owned(), id.clone());
+        match self.describe(known.meta.as_deref(), &[candidate])? {
+            Some((found, description)) => self.read(found, known.meta.clone(), &description).map(Some),
+            None => Ok(None),
         }
     }
 

@@ -126,6 +126,16 @@ pub enum BarmanError {
         /// What is different.
         what: String,
     },
+    /// What an incremental backup builds upon does not fit to it, or is not there.
+    #[error("backup \"{id}\" of Barman server \"{server}\" cannot be made whole: {what}")]
+    BrokenChain {
+        /// The server.
+        server: String,
+        /// The increment.
+        id: BackupId,
+        /// What is wrong with its parent.
+        what: String,
+    },
     /// backup.info is not where a Barman of any version would have it.
     #[error("no backup.info of backup \"{id}\" of Barman server \"{server}\" was found on \"{host}\"")]
     MetadataMissing {
@@ -262,6 +272,9 @@ impl BarmanError {
             Self::UnknownBackup { server, .. } => format!("\"barman list-backup {server}\" shows what there is"),
             Self::NotDone { server, .. } | Self::BeingDeleted { server, .. } => format!(
                 "choose another backup with --backup-id; \"barman list-backup {server}\" shows what there is"
+            ),
+            Self::BrokenChain { server, .. } => format!(
+                "choose a full backup with --backup-id (\"barman list-backup {server}\" marks it F or R), or take a new one"
             ),
             Self::Changed { .. } => "start again; what was copied may be of two backups".to_owned(),
             Self::MetadataMissing { server, id, .. } => format!(

@@ -161,6 +161,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
+    /// The form of its own files, whether or not they are of use alone.
     pub(crate) fn form(&self, backup: &Backup) -> Result<Form, UnreadableReason> {
         use UnreadableReason as R;
         match &backup.mode {
@@ -177,11 +178,6 @@ impl Contents {
         if let Some(method) = &backup.encryption {
             return Err(R::Encrypted {
                 method: method.clone(),
-            });
-        }
-        if let Some(parent) = &backup.parent {
-            return Err(R::Incremental {
-                parent: parent.clone(),
             });
         }
         let data = backup.data_directory();
@@ -277,12 +273,10 @@ mod tests {
             R::Encrypted { method }
         );
         let parent: BackupId = "20261125T000000".parse().unwrap();
-        let found = reason(
-            "parent_backup_id=None",
-            "parent_backup_id=20261125T000000",
-            plain(),
-        );
-        assert_eq!(found, R::Incremental { parent });
+        let increment = INFO.replace("parent_backup_id=None", "parent_backup_id=20261125T000000");
+        let increment = read(&increment, plain()).unwrap();
+        assert_eq!(increment.form().unwrap_err().reason, R::Incremental { parent });
+        assert_eq!(increment.own_form(), Ok(Form::Plain));
         let found = reason("compression=None", "compression=brotli", plain());
         assert!(matches!(
             found,

@@ -3,7 +3,7 @@
 //!
 //! [`Barman`] is a session on the Barman host, over SSH or on this host ([`repmgr_remote::Host`]).
 //! [`find_backup`](Barman::find_backup) gives a [`Backup`], whose [`form`](Backup::form) says how its files
-//! can be read; [`Hold`] protects it from deletion, and [`recheck`](Barman::recheck) tells whether it still
+//! can be read, and [`chain`](Barman::chain) what an incremental one builds upon; [`Hold`] protects it from deletion, and [`recheck`](Barman::recheck) tells whether it still
 //! is what it was. Written for Barman 1.6 to 3.19 and tested with 2.19, 3.4 and 3.19. Nothing here changes
 //! anything on the Barman host but a lock file, nor waits for ever for a dead primary.
 //!
@@ -29,6 +29,7 @@
 
 mod backup;
 mod catalogue;
+mod chain;
 mod complaint;
 mod describe;
 mod error;
