@@ -1,8 +1,10 @@
 //! What the user's SSH configuration means for one destination, by `ssh -G`.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use repmgr_types::CancelToken;
@@ -192,7 +194,6 @@ pub(super) fn resolve(
         command.args(["--", destination]);
         command
     };
-    let mut settings = ask(command(&[]), &options.cancel)?;
     // The same program without any configuration tells the defaults from what somebody set, and
     // who and where OpenSSH thinks we are: the password file counts there, not $HOME.
     let mut bare = Command::new(&options.ssh_program);
@@ -207,7 +208,16 @@ pub(super) fn resolve(
         "IdentityAgent=%u",
     ]);
     bare.args(["--", "localhost"]);
-    let defaults = ask(bare, &options.cancel)?;
+    // Two processes that need not wait for each other.
+    let (settings, defaults) = thread::scope(|scope| {
+        let defaults = scope.spawn(|| ask(bare, &options.cancel));
+        let settings = ask(command(&[]), &options.cancel);
+        (
+            settings,
+            defaults.join().unwrap_or_else(|panic| resume_unwind(panic)),
+        )
+    });
+    let (mut settings, defaults) = (settings?, defaults?);
     if let Some(default) = &options.default_user
         && options.user.is_none()
         && !destination.contains('@')

@@ -7,8 +7,10 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -49,14 +51,28 @@ impl KnownKey {
 
 /// All lines about the host, in all files.
 pub(super) fn known_keys(config: &ClientConfig, cancel: &CancelToken) -> Result<Vec<KnownKey>, Kind> {
-    let mut keys = Vec::new();
+    let mut wanted = Vec::new();
     for file in config.user_known_hosts.iter().chain(&config.global_known_hosts) {
-        keys.extend(find(config, &config.known_hosts_name, file, false, cancel)?);
-        if let Some(name) = &config.known_hosts_fallback {
-            keys.extend(find(config, name, file, true, cancel)?);
-        }
+        wanted.push((&config.known_hosts_name, file, false));
+        wanted.extend(
+            config
+                .known_hosts_fallback
+                .as_ref()
+                .map(|name| (name, file, true)),
+        );
     }
-    Ok(keys)
+    // A process for each; none waits for another.
+    thread::scope(|scope| {
+        let mut looking = Vec::new();
+        for (name, file, fallback) in wanted {
+            looking.push(scope.spawn(move || find(config, name, file, fallback, cancel)));
+        }
+        let mut keys = Vec::new();
+        for look in looking {
+            keys.extend(look.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok(keys)
+    })
 }
 
 fn find(
@@ -66,11 +82,16 @@ fn find(
     fallback: bool,
     cancel: &CancelToken,
 ) -> Result<Vec<KnownKey>, Kind> {
-    if let Err(e) = fs::File::open(file) {
-        if e.kind() != std::io::ErrorKind::NotFound {
-            log::warn!("cannot read \"{}\": {e}", file.display());
+    match fs::File::open(file).and_then(|f| f.metadata()) {
+        Ok(found) if found.len() > 0 => {}
+        // Also /dev/null, which people name to have no such file.
+        Ok(_) => return Ok(Vec::new()),
+        Err(e) => {
+            if e.kind() != std::io::ErrorKind::NotFound {
+                log::warn!("cannot read \"{}\": {e}", file.display());
+            }
+            return Ok(Vec::new());
         }
-        return Ok(Vec::new());
     }
     let mut command = Command::new(&config.keygen_program);
     command.args(["-F", name, "-f"]).arg(file);
