@@ -62,7 +62,6 @@ impl ServerAddress {
 pub struct Barman {
     pub(crate) connection: Box<dyn Connection>,
     pub(crate) address: ServerAddress,
-    version: BarmanVersion,
     pub(crate) call_timeout: Duration,
 }
 
@@ -71,48 +70,45 @@ impl fmt::Debug for Barman {
         f.debug_struct("Barman")
             .field("host", &self.host())
             .field("address", &self.address)
-            .field("version", &self.version)
             .finish_non_exhaustive()
     }
 }
 
 impl Barman {
-    /// Logs in and asks for Barman's version. Whether the server exists turns out later.
+    /// Logs in. Whether Barman and the server exist turns out with the first question.
+    ///
+    /// # Errors
+    /// [`BarmanError::Connect`], or [`BarmanError::BadWord`] for the server.
     pub fn connect(host: &dyn Host, address: ServerAddress) -> Result<Self, BarmanError> {
         check_word("Barman server", &address.server)?;
-        let mut barman = Self {
+        Ok(Self {
             connection: host.connect()?,
             address,
-            version: BarmanVersion {
-                major: 0,
-                minor: 0,
-                patch: 0,
-            },
             call_timeout: CALL_TIMEOUT,
-        };
-        let command = ShellCommand::new(&barman.address.command).arg("--version");
-        let output = barman.run(&command, &command, barman.call_timeout)?;
+        })
+    }
+
+    /// Asks for Barman's version there, which takes as long as any other call of Barman: 0.2 s and more.
+    ///
+    /// # Errors
+    /// As for any call.
+    pub fn version(&mut self) -> Result<BarmanVersion, BarmanError> {
+        let command = ShellCommand::new(&self.address.command).arg("--version");
+        let output = self.run(&command, &command, self.call_timeout)?;
         // With Python 2 it goes to standard error.
         let (out, err) = (String::from_utf8_lossy(&output.stdout), output.exit.stderr_text());
         if !output.exit.success() {
-            return Err(barman.failed(&command, output.exit.code, &output.exit.status(), &err));
+            return Err(self.failed(&command, output.exit.code, &output.exit.status(), &err));
         }
         let version = BarmanVersion::read(&out).or_else(|| BarmanVersion::read(&err));
-        barman.version = version.ok_or_else(|| {
+        version.ok_or_else(|| {
             let what = if output.stdout.trim_ascii().is_empty() {
                 err.as_bytes()
             } else {
                 &output.stdout
             };
-            barman.unexpected(&command, format!("no version in \"{}\"", shown(what)))
-        })?;
-        log::debug!("Barman {} on \"{}\"", barman.version, barman.host());
-        Ok(barman)
-    }
-
-    /// Barman's version there.
-    pub fn version(&self) -> &BarmanVersion {
-        &self.version
+            self.unexpected(&command, format!("no version in \"{}\"", shown(what)))
+        })
     }
 
     /// The name of the host this leads to.

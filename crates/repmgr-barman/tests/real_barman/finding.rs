@@ -19,7 +19,7 @@ pub(crate) fn a_backup_is_found_by_shortcut_and_id_and_is_what_the_primary_says(
     let number = lab.barman().install().version().number();
     assert_eq!(
         number.strip_suffix(".0").unwrap_or(number),
-        barman.version().to_string()
+        barman.version().unwrap().to_string()
     );
 
     let id = lab.backup_id().unwrap();
@@ -135,21 +135,24 @@ pub(crate) fn settings_that_are_wrong_are_told_apart(bench: &Bench) {
         other => panic!("{other:?}"),
     }
     for command in ["no-such-barman", "/no/such/barman", "/etc/passwd"] {
-        let mut address = bench.address();
-        address.command = command.to_owned();
-        let error = Barman::connect(&bench.host(), address).err().unwrap();
+        let error = bench
+            .find(|a| a.command = command.to_owned(), "latest")
+            .unwrap_err();
         assert!(matches!(error, E::CommandNotFound { .. }), "{error:?}");
         assert!(error.detail().is_some());
     }
     assert!(matches!(fails(|a| a.server = "-x".into()), E::BadWord { .. }));
-    let no_barman = Barman::connect(
+    let error = bench.find(|a| a.command = "echo".into(), "latest").unwrap_err();
+    assert!(matches!(error, E::Unexpected { .. }), "{error:?}");
+    let mut no_barman = Barman::connect(
         &bench.host(),
         ServerAddress {
             command: "echo".into(),
             ..bench.address()
         },
-    );
-    assert!(matches!(no_barman.err().unwrap(), E::Unexpected { .. }));
+    )
+    .unwrap();
+    assert!(matches!(no_barman.version(), Err(E::Unexpected { .. })));
 
     let config = bench.lab.barman().config_file();
     let user = format!("barman_user = {}", bench.lab.scratch().account().name);
