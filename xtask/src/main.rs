@@ -5,6 +5,7 @@
     reason = "a program for the terminal"
 )]
 
+mod bench;
 mod demo;
 mod lab;
 mod prepare;
@@ -27,6 +28,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure our programs beside others that do the same work
+    #[command(subcommand)]
+    Bench(bench::Task),
     /// Clone a standby from a real Barman backup, show that it works, and clean up
     Demo,
     /// A primary, sshd and Barman to try things on by hand
@@ -42,6 +46,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
+        Task::Bench(task) => bench::run(&task),
         Task::Demo => demo::run(),
         Task::Lab(task) => lab::run(&task),
         Task::Test { arguments } => test::run(&arguments),

@@ -1,0 +1,173 @@
+//! `cargo xtask bench clone`.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use repmgr_lab::{BarmanVersion, Lab, check, packages};
+
+use super::contender::{Contender, Contenders};
+use super::data::{self, Scale, Size};
+use super::measure::measure;
+use super::relay;
+use super::report::{self, Row};
+use crate::prepare::{self, Steps};
+
+const LIMIT: Duration = Duration::from_secs(300);
+const NEAR: &str = "barmansrv";
+const FAR: &str = "faraway";
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// How often each way is measured, in turn
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// What is cloned
+    #[arg(long, value_enum, default_value = "normal")]
+    scale: Scale,
+    /// Data that does not compress, instead of tables as they usually are
+    #[arg(long)]
+    incompressible: bool,
+    /// Measure over a line with this round trip as well: ours, and ssh with tar
+    #[arg(long, value_name = "MILLISECONDS")]
+    delay: Option<u64>,
+    /// Barman 3.19 instead of 3.4. The original does not work with it
+    #[arg(long)]
+    new_barman: bool,
+    /// Only ways with this in their name
+    #[arg(long, value_name = "WORD")]
+    only: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let steps = Steps::new();
+    prepare::install(
+        &steps,
+        &[packages::BUILD, packages::LAB, packages::TESTS, packages::BENCH],
+    )?;
+    let repmgr = build(&steps)?;
+    let machine = report::machine()?;
+    let lab = lab(arguments)?;
+    data::inflate(&lab, arguments.scale)?;
+
+    steps.begin("Those who take part");
+    let mut contenders = contenders(arguments, &lab, Contenders::new(&lab, &repmgr)?)?;
+    let wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|word| name.contains(word));
+    contenders.retain(|contender| wanted(&contender.name));
+    ensure!(!contenders.is_empty(), "there is none of that name");
+    for contender in &contenders {
+        println!("{}", contender.name);
+    }
+
+    steps.begin("Reading everything once, so that no one waits for the disk to read");
+    let backup = data::size_of(&lab.barman().backup_dir(lab.server(), lab.backup_id()?), true)?;
+    for other in ["primary", "pgbackrest"].map(|dir| lab.scratch().join(dir)) {
+        if other.exists() {
+            data::size_of(&other, true)?;
+        }
+    }
+    let what = format!("{} files, {} MB", backup.files, backup.bytes / 1_000_000);
+    println!("the backup has {what}");
+
+    let mut rows: Vec<Row> = contenders
+        .iter()
+        .map(|contender| Row {
+            name: contender.name.clone(),
+            runs: Vec::new(),
+        })
+        .collect();
+    for round in 0..arguments.rounds {
+        steps.begin(&format!("Round {} of {}", round + 1, arguments.rounds));
+        for turn in 0..contenders.len() {
+            // Each begins a round once: who comes after whom must not decide.
+            let at = (turn + round as usize) % contenders.len();
+            let run = one_run(&lab, &contenders[at], backup)?;
+            println!(
+                "{:6.2} s  CPU {:5.2} s here, {:5.2} s there  {:4.0} MiB  {}",
+                run.wall, run.cpu, run.cpu_there, run.peak, rows[at].name
+            );
+            rows[at].runs.push(run);
+        }
+    }
+    println!(
+        "\n{what}, medians of {} rounds; {machine}.\n\n{}",
+        arguments.rounds,
+        report::table(&rows)
+    );
+    Ok(())
+}
+
+/// One run into a place where nothing is, on a file system that has nothing to write.
+fn one_run(lab: &Lab, contender: &Contender, backup: Size) -> Result<super::measure::Run> {
+    let clear = || -> Result<()> {
+        check(Command::new("rm").arg("-rf").arg(&contender.dir), LIMIT)?;
+        check(Command::new("sync").arg("-f").arg(lab.scratch().path()), LIMIT).map(drop)
+    };
+    clear()?;
+    lab.scratch().dir(contender.dir.join("tablespaces"))?;
+    let run = measure(lab, &contender.command).with_context(|| contender.name.clone())?;
+    data::check_copy(&contender.name, data::size_of(&contender.dir, false)?, backup)?;
+    clear()?;
+    Ok(run)
+}
+
+fn lab(arguments: &Arguments) -> Result<Lab> {
+    let steps = Steps::new();
+    let mut builder = Lab::builder().on_step(move |what| steps.begin(what));
+    if arguments.new_barman {
+        builder = builder.barman(BarmanVersion::V3_19);
+    }
+    data::fill(builder, arguments.scale, arguments.incompressible).build()
+}
+
+fn contenders(arguments: &Arguments, lab: &Lab, mut make: Contenders<'_>) -> Result<Vec<Contender>> {
+    let mut all = vec![make.ours("repmgr-rs", NEAR, &[])?];
+    if let Some(milliseconds) = arguments.delay {
+        relay::start(lab.sshd(), FAR, Duration::from_millis(milliseconds))?;
+        let away = format!("{milliseconds} ms away");
+        all.push(make.ours(&format!("repmgr-rs, {away}"), FAR, &[])?);
+        let plain = ["--compress", "none", "--jobs", "1"];
+        all.push(make.ours(
+            &format!("repmgr-rs --compress none --jobs 1, {away}"),
+            FAR,
+            &plain,
+        )?);
+        all.push(make.tar("ssh, tar and sync", NEAR)?);
+        all.push(make.tar(&format!("ssh, tar and sync, {away}"), FAR)?);
+        return Ok(all);
+    }
+    all.push(make.ours("repmgr-rs --jobs 1", NEAR, &["--jobs", "1"])?);
+    all.push(make.ours("repmgr-rs --compress none", NEAR, &["--compress", "none"])?);
+    if !arguments.new_barman {
+        all.push(make.original()?);
+    }
+    if arguments.scale == Scale::Normal {
+        all.push(make.pg_basebackup()?);
+        all.push(make.pgbackrest()?);
+    }
+    all.push(make.barman()?);
+    all.push(make.tar("ssh, tar and sync (no standby)", NEAR)?);
+    Ok(all)
+}
+
+/// Our program as it is released.
+fn build(steps: &Steps) -> Result<PathBuf> {
+    if let Some(chosen) = env::var_os("REPMGR_LAB_REPMGR") {
+        println!("using {} (REPMGR_LAB_REPMGR)", chosen.display());
+        return Ok(chosen.into());
+    }
+    steps.begin("Building repmgr for release");
+    let status = prepare::cargo()
+        .args(["build", "--release", "--package", "repmgr-cli"])
+        .status()
+        .context("could not start cargo")?;
+    ensure!(status.success(), "cargo build ended with {status}");
+    // We ourselves are target/PROFILE/xtask.
+    let own = env::current_exe()?;
+    let target = own.ancestors().nth(2).context("we are in no target directory")?;
+    Ok(target.join("release/repmgr"))
+}

@@ -1,0 +1,23 @@
+//! `cargo xtask bench`: our programs beside others that do the same work, for real and side by side.
+
+mod clone;
+mod contender;
+mod data;
+mod measure;
+mod relay;
+mod report;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub(crate) enum Task {
+    /// A standby from a Barman backup: ours, the original repmgr, pg_basebackup, pgBackRest, Barman, ssh and tar
+    Clone(clone::Arguments),
+}
+
+pub(crate) fn run(task: &Task) -> Result<()> {
+    match task {
+        Task::Clone(arguments) => clone::run(arguments),
+    }
+}
