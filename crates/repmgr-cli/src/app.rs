@@ -139,6 +139,11 @@ impl Session {
             detail: Some(error.to_string()),
             hint: None,
         })?;
+        if args.replication_conf_only {
+            let request = given.reconfiguration()?;
+            let json = self.json.as_ref();
+            return standby_clone::reconfigure(&request, args.dry_run, &self.log, json, &signals);
+        }
         let reach = Reach {
             log: &self.log,
             cancel: signals.token(),

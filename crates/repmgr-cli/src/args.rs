@@ -131,7 +131,7 @@ pub(crate) struct Args {
     /// Clone from the source node with pg_basebackup although Barman is configured
     #[arg(long, help_heading = CLONE)]
     pub(crate) without_barman: bool,
-    /// Only write the replication configuration of a clone (not available yet)
+    /// Only write the replication configuration, for an instance that is there already and stays
     #[arg(long, alias = "recovery-conf-only", help_heading = CLONE)]
     pub(crate) replication_conf_only: bool,
     /// Set recovery_min_apply_delay: a number with ms, s, min, h or d

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use repmgr_clone::{
-    BarmanSource, CloneRequest, Compression, ExternalFiles, NodeIdentity, Notification, ReplicationOptions,
-    ServerAddress, ServerSource, Source, TransferOptions, UpstreamChoice,
+    BarmanSource, CloneRequest, Compression, ExternalFiles, NodeIdentity, Notification, ReconfigureRequest,
+    ReplicationOptions, ServerAddress, ServerSource, Source, TransferOptions, UpstreamChoice,
 };
 use repmgr_config::{BarmanSettings, Loaded, Node, Settings};
 use repmgr_remote::{Host, quote};
@@ -18,12 +18,6 @@ use crate::values::{Dbname, Values};
 
 /// How repmgr names the command in its messages.
 const COMMAND: &str = "STANDBY CLONE";
-
-type IsGiven = fn(&Args) -> bool;
-
-/// Options that this program knows and cannot follow yet. Taking them without effect would give
-/// another standby than the one asked for.
-const NOT_YET: &[(&str, IsGiven)] = &[("--replication-conf-only", |args| args.replication_conf_only)];
 
 /// All that was given for one clone.
 pub(crate) struct Given<'a> {
@@ -118,23 +112,7 @@ impl Given<'_> {
     /// What is asked for. Nothing is connected yet; `hosts` makes a [`Host`] of a name.
     pub(crate) fn request(self, hosts: &dyn Hosts) -> Result<CloneRequest, Failure> {
         let (args, values) = (self.args(), self.values);
-        let mut errors = Vec::new();
-        let connection = connection(args, values, self.host).unwrap_or_else(|error| {
-            errors.push(error);
-            Conninfo::new()
-        });
-        if !self.is_from_barman() && errors.is_empty() {
-            errors.extend(source_errors(args, &connection));
-        }
-        if !errors.is_empty() {
-            return Err(Failure::usage(errors, &args.words));
-        }
-        if let Some((option, _)) = NOT_YET.iter().find(|(_, is_given)| is_given(args)) {
-            return Err(Failure::refused(
-                format!("{option} is not available yet in this repmgr"),
-                "leave it out, or use the original repmgr, which takes the same configuration file",
-            ));
-        }
+        let connection = self.connection()?;
         let defaults = Settings::default();
         let settings = self.settings().unwrap_or(&defaults);
         let (node, data_directory) = self.node()?;
@@ -146,19 +124,8 @@ impl Given<'_> {
             node,
             data_directory,
             source,
-            upstream: UpstreamChoice {
-                node_id: values.upstream_node_id,
-                conninfo: values.upstream_conninfo.clone(),
-                replication_user: args.replication_user.clone(),
-                no_connection: args.no_upstream_connection && self.is_from_barman(),
-            },
-            replication: ReplicationOptions {
-                restore_command: settings
-                    .restore_command
-                    .clone()
-                    .or_else(|| self.own_restore_command(settings)),
-                ..replication(settings, values, self.password.clone())
-            },
+            upstream: self.upstream(),
+            replication: self.replication(settings),
             tablespace_mapping: mapping(settings),
             wal_directory: settings.pg_basebackup_options.waldir().map(Path::to_owned),
             force: args.force,
@@ -175,6 +142,21 @@ impl Given<'_> {
                 }),
             connection,
         })
+    }
+
+    fn replication(&self, settings: &Settings) -> ReplicationOptions {
+        let delay = self.values.recovery_min_apply_delay.as_ref();
+        let delay = delay.or(settings.recovery_min_apply_delay.as_ref());
+        let command = settings.restore_command.clone();
+        let password = self.password.clone();
+        ReplicationOptions {
+            use_slot: settings.use_replication_slots,
+            restore_command: command.or_else(|| self.own_restore_command(settings)),
+            archive_cleanup_command: settings.archive_cleanup_command.clone(),
+            recovery_min_apply_delay: delay.map(|delay| delay.as_str().to_owned()),
+            password: password.filter(|_| settings.use_primary_conninfo_password),
+            passfile: settings.passfile.clone(),
+        }
     }
 
     /// What fetches WAL from the same Barman where repmgr.conf says nothing: the program beside this one.
@@ -199,6 +181,47 @@ impl Given<'_> {
         words.extend(["--", barman.host, barman.server]);
         let quoted = words.iter().map(|word| quote(word).replace('%', "%%"));
         Some(quoted.collect::<Vec<_>>().join(" ") + " %f %p")
+    }
+
+    /// What is asked for with `--replication-conf-only`.
+    pub(crate) fn reconfiguration(self) -> Result<ReconfigureRequest, Failure> {
+        let connection = self.connection()?;
+        let defaults = Settings::default();
+        let settings = self.settings().unwrap_or(&defaults);
+        let (node, data_directory) = self.node()?;
+        Ok(ReconfigureRequest {
+            node,
+            data_directory,
+            connection,
+            upstream: self.upstream(),
+            replication: self.replication(settings),
+            force: self.args().force,
+        })
+    }
+
+    fn connection(&self) -> Result<Conninfo, Failure> {
+        let args = self.args();
+        let mut errors = Vec::new();
+        let connection = connection(args, self.values, self.host).unwrap_or_else(|error| {
+            errors.push(error);
+            Conninfo::new()
+        });
+        if !self.is_from_barman() && errors.is_empty() {
+            errors.extend(source_errors(args, &connection));
+        }
+        match errors.is_empty() {
+            true => Ok(connection),
+            false => Err(Failure::usage(errors, &args.words)),
+        }
+    }
+
+    fn upstream(&self) -> UpstreamChoice {
+        UpstreamChoice {
+            node_id: self.values.upstream_node_id,
+            conninfo: self.values.upstream_conninfo.clone(),
+            replication_user: self.args().replication_user.clone(),
+            no_connection: self.args().no_upstream_connection && self.is_from_barman(),
+        }
     }
 
     /// The node to be, and its data directory.
@@ -356,21 +379,6 @@ fn identity(node: &Node<'_>) -> Result<NodeIdentity, Failure> {
         id,
         name: node.name.to_owned(),
     })
-}
-
-fn replication(settings: &Settings, values: &Values, password: Option<String>) -> ReplicationOptions {
-    let delay = values
-        .recovery_min_apply_delay
-        .as_ref()
-        .or(settings.recovery_min_apply_delay.as_ref());
-    ReplicationOptions {
-        use_slot: settings.use_replication_slots,
-        restore_command: None,
-        archive_cleanup_command: settings.archive_cleanup_command.clone(),
-        recovery_min_apply_delay: delay.map(|delay| delay.as_str().to_owned()),
-        password: password.filter(|_| settings.use_primary_conninfo_password),
-        passfile: settings.passfile.clone(),
-    }
 }
 
 fn mapping(settings: &Settings) -> Vec<(PathBuf, PathBuf)> {

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use repmgr_clone::{CloneError, CloneRequest, Context, Environment, Observer, plan, prepare};
+use repmgr_clone::{
+    CloneError, CloneRequest, Context, Environment, Observer, ReconfigureRequest, plan, prepare,
+    write_replication_configuration,
+};
 use repmgr_config::{LogLevel, Settings};
 use repmgr_remote::{Host, LocalHost, Prompt, SshHost, SshOptions};
 use repmgr_types::CancelToken;
@@ -29,6 +32,40 @@ pub(crate) fn run(
     json: Option<&Json>,
     signals: &Signals,
 ) -> Result<(), Failure> {
+    observed(log, json, signals, |context| {
+        if dry_run {
+            return plan(request, context).map(drop).map_err(|error| (error, None));
+        }
+        let prepared = prepare(request, context).map_err(|error| (error, None))?;
+        let done = prepared.execute(context);
+        done.map(drop)
+            .map_err(|error| (error, Some(request.data_directory.as_path())))
+    })
+}
+
+/// Writes the replication configuration alone.
+pub(crate) fn reconfigure(
+    request: &ReconfigureRequest,
+    dry_run: bool,
+    log: &Log,
+    json: Option<&Json>,
+    signals: &Signals,
+) -> Result<(), Failure> {
+    observed(log, json, signals, |context| {
+        write_replication_configuration(request, context, dry_run)
+            .map(drop)
+            .map_err(|error| (error, None))
+    })
+}
+
+/// Does something under the eyes of all observers. With its error may come the directory that it left
+/// unfinished.
+fn observed<'r>(
+    log: &Log,
+    json: Option<&Json>,
+    signals: &Signals,
+    work: impl FnOnce(&Context<'_>) -> Result<(), (CloneError, Option<&'r Path>)>,
+) -> Result<(), Failure> {
     let lines = Lines(log.clone());
     let bar = (io::stderr().is_terminal() && log.shows(LogLevel::Notice)).then(|| Bar::new(log.clone()));
     let progress = bar.is_none().then(|| ProgressLines::new(log.clone()));
@@ -43,20 +80,11 @@ pub(crate) fn run(
         cancel: &signals.token(),
         environment: &Environment::from_process(),
     };
-    let failed = |error: CloneError, unfinished: Option<&Path>| Failure::Clone {
+    work(&context).map_err(|(error, unfinished)| Failure::Clone {
         error: Box::new(error),
         unfinished: unfinished.map(Path::to_owned),
         signal: signals.received(),
-    };
-    if dry_run {
-        return plan(request, &context)
-            .map(drop)
-            .map_err(|error| failed(error, None));
-    }
-    let prepared = prepare(request, &context).map_err(|error| failed(error, None))?;
-    let done = prepared.execute(&context);
-    done.map(drop)
-        .map_err(|error| failed(error, Some(&request.data_directory)))
+    })
 }
 
 /// Hosts as this program reaches them.

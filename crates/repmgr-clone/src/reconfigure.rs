@@ -57,6 +57,12 @@ pub fn write_replication_configuration(
     let standby = request.standby();
     let mut nodes = Nodes::connect(standby, context)?;
     let record = nodes.check_registered(standby, &instance.cluster, context)?;
+    if dry_run {
+        context.observer.event(Event::UpstreamChosen {
+            node_id: nodes.upstream_id,
+            conninfo: nodes.upstream_conninfo.to_string(),
+        });
+    }
     context.cancel.check()?;
     let upstream = nodes.connect_upstream(context).map_err(|error| match error {
         CloneError::Connect { source, .. } => CloneError::Upstream(source),

@@ -5,7 +5,8 @@
 //! about once a second while files are copied. The last object of a run that failed is
 //! `"event": "error"` with `kind` and `exit_code`; of several errors each has its own. The last
 //! objects of a clone that succeeded are `complete` and `next_steps`, of a dry run
-//! `prerequisites_met`. Fields may be added; a change of their meaning raises `v`.
+//! `prerequisites_met`; `--replication-conf-only` gives `configuration_written`, in a dry run
+//! `configuration_planned`. Fields may be added; a change of their meaning raises `v`.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};

@@ -16,6 +16,15 @@ impl Hosts for Here {
 }
 
 fn resolve(conf: Option<&str>, line: &[&str]) -> (Vec<String>, Result<CloneRequest, String>) {
+    given(conf, line, |given| given.request(&Here))
+}
+
+/// What `ask` makes of all that is given, with the warnings about it.
+fn given<T>(
+    conf: Option<&str>,
+    line: &[&str],
+    ask: impl Fn(Given<'_>) -> Result<T, Failure>,
+) -> (Vec<String>, Result<T, String>) {
     let words = ["repmgr"].into_iter().chain(line.iter().copied());
     let line = CommandLine::parse(words.map(Into::into)).unwrap();
     let (values, errors) = Values::read(&line);
@@ -30,7 +39,6 @@ fn resolve(conf: Option<&str>, line: &[&str]) -> (Vec<String>, Result<CloneReque
         wal_restore: Some("/opt/my repmgr/repmgr-wal-restore".into()),
     };
     let warnings = given.warnings();
-    let request = given.request(&Here);
     let told = |failure: Failure| {
         let lines = failure
             .told()
@@ -38,7 +46,7 @@ fn resolve(conf: Option<&str>, line: &[&str]) -> (Vec<String>, Result<CloneReque
             .map(|told| format!("{}|{}", told.text, told.detail.unwrap_or_default()));
         lines.collect::<Vec<_>>().join("\n")
     };
-    (warnings, request.map_err(told))
+    (warnings, ask(given).map_err(told))
 }
 
 fn request(conf: &str, line: &[&str]) -> CloneRequest {
@@ -226,12 +234,36 @@ fn notifications_and_the_lack_of_a_connection_are_passed_on() {
 }
 
 #[test]
-fn options_that_cannot_be_followed_are_refused_by_name() {
-    let refused = refusal(Some(CONF), &["--replication-conf-only", "standby", "clone"]);
+fn the_configuration_alone_needs_no_backup() {
+    let ask = |conf: &str, line: &[&str]| given(Some(conf), line, |given| given.reconfiguration()).1;
+    let line = [
+        "--recovery-conf-only",
+        "-F",
+        "--upstream-node-id=4",
+        "--replication-user=r",
+        "standby",
+        "clone",
+        "a",
+    ];
+    let conf = format!("{CONF}use_replication_slots=yes\nrecovery_min_apply_delay='1h'\n");
+    let request = ask(&conf, &line).unwrap();
     assert_eq!(
-        refused,
-        "--replication-conf-only is not available yet in this repmgr|"
+        (request.node.id, request.data_directory.as_path()),
+        (2, Path::new("/data"))
     );
+    assert_eq!(request.connection.to_string(), "host=a");
+    assert_eq!(request.upstream.node_id, Some(4));
+    assert_eq!(request.upstream.replication_user.as_deref(), Some("r"));
+    assert!(request.force && request.replication.use_slot && request.replication.password.is_none());
+    assert_eq!(
+        request.replication.recovery_min_apply_delay.as_deref(),
+        Some("1h")
+    );
+    // As in repmgr, the host may be left out only where Barman is configured.
+    let line = ["--replication-conf-only", "standby", "clone"];
+    assert!(ask(&conf, &line).is_ok());
+    let refused = ask(&conf.replace("barman", "#"), &line);
+    assert!(refused.unwrap_err().contains("must be provided with -h/--host"));
 }
 
 #[test]

@@ -162,14 +162,8 @@ fn a_host_given_twice_is_an_error() {
 }
 
 #[test]
-fn what_is_not_here_yet_is_refused_by_name() {
+fn other_commands_are_refused_by_name() {
     let bench = Bench::ordinary("");
-    let line = ["-q", "standby", "clone", "--replication-conf-only"];
-    assert_eq!(
-        bench.refused(&line),
-        "ERROR: --replication-conf-only is not available yet in this repmgr\nHINT: leave it out, or use the original \
-         repmgr, which takes the same configuration file\n"
-    );
     assert_eq!(
         bench.refused(&["STANDBY", "register"]),
         "ERROR: \"repmgr standby register\" is not part of this repmgr\nHINT: use the original repmgr for it, which \
