@@ -196,7 +196,7 @@ impl Claim {
             place.mark(Marker::new(identity.clone(), Phase::Discard))?;
             disable_instance(tree.root(), path)?;
             undo.disarm();
-            place.erase(cancel)?;
+            place.erase(&[], cancel)?;
         }
         undo.done.marker = true;
         place.mark(Marker::new(identity, Phase::Copying))?;
@@ -304,14 +304,17 @@ impl Place {
         })
     }
 
-    /// Removes everything but the marker and its lock.
-    fn erase(&self, cancel: &CancelToken) -> Result<(), EraseError> {
+    /// Removes everything but the marker, its lock, and what else of our own state is to stay.
+    fn erase(&self, keep_too: &[&[u8]], cancel: &CancelToken) -> Result<(), EraseError> {
         let (root, path) = (self.tree.root(), self.tree.path());
         let keep = |name: &CStr| name == sys::LOST_AND_FOUND || name.to_bytes() == STATE_DIR.as_bytes();
         remove_children(root, path, &keep, cancel)?;
         let path = path.join(STATE_DIR);
         let state_dir = sys::open_dir(root, STATE_DIR).map_err(|errno| removing(&path, errno))?;
-        let keep = |name: &CStr| [&b"clone.json"[..], b"clone.lock"].contains(&name.to_bytes());
+        let keep = |name: &CStr| {
+            let name = name.to_bytes();
+            [&b"clone.json"[..], b"clone.lock"].contains(&name) || keep_too.contains(&name)
+        };
         remove_children(state_dir.as_fd(), &path, &keep, cancel)?;
         self.tree.forget_handles();
         Ok(())

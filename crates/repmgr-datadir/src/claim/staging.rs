@@ -1,4 +1,5 @@
-//! A data directory that another program writes (`pg_basebackup`), and its way into place.
+//! A data directory that another program writes (`pg_basebackup`, `pg_combinebackup`), its way into place,
+//! and what such a program makes it from.
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -7,13 +8,17 @@ use std::path::{Path, PathBuf};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
+use repmgr_types::CancelToken;
+
 use super::Building;
 use crate::control::{PG_CONTROL, PG_CONTROL_SIZE};
+use crate::erase::EraseError;
 use crate::marker::STATE_DIR;
-use crate::tree::TreeError;
+use crate::tree::{Tree, TreeError};
 use crate::{PgControlHead, sys};
 
 const STAGING: &str = "repmgr/incoming";
+const PARTS: &str = "repmgr/parts";
 
 /// What another program wrote could not be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,37 @@ impl Building {
     /// and no place from which somebody would start a server by mistake.
     pub fn staging(&self) -> PathBuf {
         self.place.tree.path().join(STAGING)
+    }
+
+    /// A directory, below the clone's own state, for something the data directory is made from. It is
+    /// created, or still there from an interrupted clone that is continued; it goes with
+    /// [`Building::remove_parts`], or when the clone is complete.
+    ///
+    /// # Errors
+    /// When it cannot be created or opened, or `name` leads elsewhere.
+    pub fn part(&self, name: &str) -> Result<Tree, TreeError> {
+        let tree = &self.place.tree;
+        let path = Path::new(PARTS).join(name);
+        tree.create_dir(&path)?;
+        Tree::open(&tree.path().join(path), tree.permissions())
+    }
+
+    /// Removes all that [`Building::part`] gave. Nothing of it may be in use any more.
+    ///
+    /// # Errors
+    /// When something cannot be removed, or `cancel` says stop.
+    pub fn remove_parts(&self, cancel: &CancelToken) -> Result<(), EraseError> {
+        self.place.tree.remove_all(PARTS, cancel)?;
+        Ok(())
+    }
+
+    /// Removes all that was written so far, here and to [`Building::staging`], but for the parts: for a
+    /// program that can only begin anew.
+    ///
+    /// # Errors
+    /// When something cannot be removed, or `cancel` says stop.
+    pub fn keep_only_parts(&self, cancel: &CancelToken) -> Result<(), EraseError> {
+        self.place.erase(&[b"parts"], cancel)
     }
 
     /// Moves what was written to [`Building::staging`] into place, all but the control file, which
@@ -139,6 +175,32 @@ mod tests {
         assert!(!staging.exists() && !data.join(PG_CONTROL).exists());
         building.finish(&[], &control).unwrap();
         assert!(data.join(PG_CONTROL).exists() && !data.join(STATE_DIR).exists());
+    }
+
+    #[test]
+    fn parts_outlast_what_was_made_of_them_and_go_with_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let (building, cancel) = (building(&data), CancelToken::new());
+        for name in ["0/data", "0/16400"] {
+            let part = building.part(name).unwrap();
+            part.write_durable("base/5/1", b"x", 0o600).unwrap();
+            assert_eq!(part.path(), data.join("repmgr/parts").join(name));
+        }
+        assert!(building.part("../x").is_err());
+        fs::create_dir_all(building.staging().join("base")).unwrap();
+        fs::create_dir_all(data.join("pg_tblspc")).unwrap();
+        symlink(data.join("repmgr/parts/0/16400"), data.join("pg_tblspc/16400")).unwrap();
+        building.keep_only_parts(&cancel).unwrap();
+        let here = |path: &str| data.join(path).exists();
+        assert!(!building.staging().exists() && !here("pg_tblspc"));
+        assert!(here("repmgr/parts/0/data/base/5/1") && here("repmgr/parts/0/16400/base/5/1"));
+        assert!(here("repmgr/clone.json") && here("repmgr/clone.lock"));
+        building.remove_parts(&cancel).unwrap();
+        assert!(!here("repmgr/parts") && here("repmgr/clone.json"));
+        building.part("0/data").unwrap();
+        building.finish(&[], &sample_control()).unwrap();
+        assert!(!here("repmgr"));
     }
 
     #[test]

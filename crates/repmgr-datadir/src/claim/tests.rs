@@ -247,7 +247,7 @@ fn an_interrupted_erasure_leaves_a_directory_that_must_be_erased() {
     cancel.cancel();
     let Claim { mut undo, place, .. } = claim;
     undo.disarm();
-    assert!(matches!(place.erase(&cancel), Err(EraseError::Cancelled(_))));
+    assert!(matches!(place.erase(&[], &cancel), Err(EraseError::Cancelled(_))));
     drop(place);
     assert!(dir.path().join("base/5/1249").exists() && !dir.path().join("global/pg_control").exists());
     let claim = take(dir.path(), TakeOptions::default()).unwrap();
