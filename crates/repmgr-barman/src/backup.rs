@@ -50,8 +50,6 @@ pub struct Backup {
     pub end_time: String,
     /// Bytes on the Barman host, when Barman says so.
     pub size: Option<u64>,
-    /// Bytes of the cluster when it was made (Barman 3.11 and later).
-    pub cluster_size: Option<u64>,
     /// Whether the cluster had data page checksums when it was made (Barman 3.11 and later).
     pub data_checksums: Option<bool>,
     /// Exempt from retention.
@@ -166,7 +164,6 @@ impl Backup {
             begin_time: info.required("begin_time", "a time")?,
             end_time: info.required("end_time", "a time")?,
             size: info.value("size", "a number of bytes")?,
-            cluster_size: info.value("cluster_size", "a number of bytes")?,
             data_checksums: info.text("data_checksums")?.map(|text| text == "on"),
             keep: found.keep,
             compression: info.text("compression")?.map(str::to_owned),
