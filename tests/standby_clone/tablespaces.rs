@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
-use repmgr_lab::{Lab, StopMode};
+use repmgr_lab::{Lab, StopMode, Tablespace};
 use repmgr_tests::{LIMIT, Snapshot, assert_standby, assert_takes_writes, clone, node, output};
 
 use crate::shared;
@@ -143,6 +143,29 @@ fn two_tablespaces_in_one_place_are_refused() {
     let target = node(lab, &settings);
     clone(lab, &target, &[]).code(1);
     assert!(!to.exists() && !target.data_dir.exists());
+}
+
+/// (Defect 11) The original reads 1,023 bytes of the list: of these it would take 12 and lose the rest.
+#[test]
+fn there_may_be_many_tablespaces() {
+    let names: Vec<String> = (0..30).map(|n| format!("tablespace_number_{n}")).collect();
+    let lab = Lab::builder()
+        .tablespaces(names.iter().map(|name| Tablespace::empty(name)))
+        .build()
+        .unwrap();
+    let target = node(&lab, &[]);
+    clone(&lab, &target, &[]).success();
+    let standby = assert_standby(&lab, &target);
+    let expected: Vec<String> = lab.mappings(target.node_id);
+    let found = locations(&standby);
+    assert_eq!(found.lines().count(), 30);
+    for mapping in expected {
+        let (_, place) = mapping.split_once('=').unwrap();
+        assert!(
+            found.lines().any(|line| line.ends_with(place)),
+            "{place}:\n{found}"
+        );
+    }
 }
 
 /// A lab whose primary has left the place of its tablespace since the backup: only so can two nodes of one
