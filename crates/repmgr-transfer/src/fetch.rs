@@ -19,7 +19,8 @@ use crate::sink::{Sink, SinkError};
 use crate::wire::{StreamError, choose_codec, chosen_codec};
 
 /// Says which codec it took from "$2" and sends an archive of the names on standard input. tar
-/// runs the compressor itself, so its exit code speaks for both.
+/// runs the compressor itself, so its exit code speaks for both; before 1.27 it could not pass
+/// arguments on, so the level is in the environment.
 ///
 /// `--no-unquote`, `--null` and names that begin with "./": every name is taken literally.
 const SCRIPT: &str = concat!(
@@ -29,12 +30,8 @@ case $(tar --version 2>/dev/null) in *"GNU tar"*) ;; *) echo 'missing GNU tar'; 
 "#,
     choose_codec!("$2"),
     r#"
-case $codec in
-  zstd) set -- --use-compress-program='zstd -1 -q -c' ;;
-  lz4) set -- --use-compress-program='lz4 -1 -q -c -B6' ;;
-  gzip) set -- --use-compress-program='gzip -1 -c' ;;
-  none) set -- ;;
-esac
+export ZSTD_CLEVEL=1 GZIP=-1
+[ "$codec" = none ] && set -- || set -- --use-compress-program="$codec"
 exec tar --create --file=- --format=gnu --blocking-factor=128 --no-recursion --hard-dereference --numeric-owner --quoting-style=escape "$@" --null --no-unquote --files-from=-"#
 );
 

@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use common::{Bench, Disk, Watch, content, options};
 use repmgr_remote::Host;
 use repmgr_transfer::{
-    Codec, Compression, Entry, EntryKind, Options, Progress, TransferError, list, transfer,
+    Codec, Compression, Entry, EntryKind, FileSink, Listing, Options, Progress, Sink, SinkError,
+    TransferError, list, transfer,
 };
 use repmgr_types::CancelToken;
 
@@ -235,24 +236,62 @@ fn hard_links_among_the_files_are_files_like_others() {
     disk.assert_whole(&bench.source);
 }
 
+/// Compares each file with what it should hold, without a disk.
+struct Compare<'l>(&'l Listing);
+
+struct CompareFile {
+    expected: Vec<u8>,
+    at: usize,
+}
+
+fn small(path: &[u8]) -> Vec<u8> {
+    let seed = path.iter().fold(0, |seed, b| seed * 31 + u64::from(*b));
+    content(seed, 600)
+}
+
+impl Sink for Compare<'_> {
+    fn create(&self, _: usize, index: usize) -> Result<Box<dyn FileSink + '_>, SinkError> {
+        let expected = small(self.0.get(index).path);
+        Ok(Box::new(CompareFile { expected, at: 0 }))
+    }
+
+    fn confirm(&self, _: usize, _: &[usize]) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+impl FileSink for CompareFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        let expected = self.expected.get(self.at..self.at + bytes.len());
+        self.at += bytes.len();
+        expected
+            .filter(|e| *e == bytes)
+            .map(drop)
+            .ok_or("another content".into())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        assert_eq!(self.at, 600);
+        Ok(())
+    }
+}
+
 #[test]
 fn twenty_thousand_small_files_arrive() {
     let bench = Bench::new();
     for dir in 0..100 {
         fs::create_dir(bench.source.join(dir.to_string())).unwrap();
         for file in 0..200 {
-            fs::write(
-                bench.source.join(format!("{dir}/{file}")),
-                content(dir * 200 + file, 600),
-            )
-            .unwrap();
+            let path = format!("{dir}/{file}");
+            fs::write(bench.source.join(&path), small(path.as_bytes())).unwrap();
         }
     }
     let listing = bench.list();
-    let disk = Disk::new(&listing);
-    let summary = bench.fetch(&listing, &disk, &options(4)).unwrap();
-    assert_eq!((summary.files, summary.retries), (20_000, 0));
-    disk.assert_whole(&bench.source);
+    let summary = bench.fetch(&listing, &Compare(&listing), &options(4)).unwrap();
+    assert_eq!(
+        (summary.files, summary.bytes, summary.retries),
+        (20_000, 12_000_000, 0)
+    );
 }
 
 #[test]
