@@ -5,6 +5,7 @@
 
 mod archives;
 mod barman_faults;
+mod conf_only;
 mod config;
 mod debian;
 mod delta;
