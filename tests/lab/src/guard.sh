@@ -6,8 +6,8 @@ while read -r word; do
     [ "$word" = detach ] && exit 0
 done
 
-# Processes of this lab: marked in their environment, or (postgres and sshd overwrite theirs) a postgres
-# working in the scratch directory or an sshd started with its configuration; and their descendants.
+# Processes of this lab: marked in their environment, or (postgres, sshd and a shared ssh overwrite theirs) a
+# postgres working in the scratch directory or an sshd or ssh with a file of it; and their descendants.
 members() {
     {
         grep -lzxF -- "REPMGR_LAB_SCRATCH=$scratch" /proc/[0-9]*/environ
@@ -15,7 +15,7 @@ members() {
             grep -qx 'postgres' "${file%/*}/comm" && echo "$file"
         done
         for file in $(grep -lzF -- "$scratch/" /proc/[0-9]*/cmdline); do
-            grep -qx 'sshd' "${file%/*}/comm" && echo "$file"
+            grep -qxE 'sshd?' "${file%/*}/comm" && echo "$file"
         done
         grep -H '^PPid:' /proc/[0-9]*/status
     } 2>/dev/null | awk -F '[/:\t]+' '
