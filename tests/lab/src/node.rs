@@ -168,7 +168,7 @@ impl Instance {
             .map(drop)
     }
 
-    /// The result of a query in database `repmgr`, unaligned, without the last line end.
+    /// The result of a query in database `repmgr`, unaligned, without blanks and line ends at its end.
     ///
     /// # Errors
     /// If the query fails or takes longer than a minute and a half.
@@ -200,7 +200,8 @@ impl Instance {
             let values: Vec<&str> = (0..row.len()).map(|n| row.get(n).unwrap_or_default()).collect();
             values.join("|")
         };
-        Ok(rows.map(line).collect::<Vec<_>>().join("\n"))
+        let text = rows.map(line).collect::<Vec<_>>().join("\n");
+        Ok(text.trim_end().to_owned())
     }
 
     /// Repeats a query until it gives `expected`.
