@@ -17,6 +17,7 @@ pub(crate) fn builder() -> LabBuilder {
     Lab::builder()
         .primary(PrimaryOptions {
             rows: 100_000,
+            checksums: true,
             ..PrimaryOptions::default()
         })
         .tablespaces(tablespaces)
