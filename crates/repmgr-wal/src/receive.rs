@@ -36,6 +36,12 @@ pub(crate) enum ReceiveError {
     File(FileError),
 }
 
+impl From<io::Error> for ReceiveError {
+    fn from(error: io::Error) -> Self {
+        Self::Source(error)
+    }
+}
+
 impl From<ContentError> for ReceiveError {
     fn from(error: ContentError) -> Self {
         Self::Content(error)

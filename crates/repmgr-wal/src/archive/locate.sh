@@ -1,9 +1,13 @@
-# Sends what says where Barman keeps WAL: SERVER CONFIG [DIRECTORY]
-# In the form of send.sh: the configuration files in the order in which Barman reads them ("main",
-# "include", "auto"), then "identity" and "model" of the server's DIRECTORY, by default that below
-# barman_home.
+# Sends what says where Barman keeps WAL: SERVER CONFIG DIRECTORY, and then what send.sh does with the
+# rest of the arguments, if that can be told here.
+#
+# "paths": the files read, in Barman's order, each behind "main", "include", "auto", or "identity" and
+# "model" of the server's DIRECTORY (by default that below barman_home); "text": lines of theirs that matter,
+# each behind its file's path and a colon; "home", "files", "directory": what we took these for, for the reader to
+# compare with what it finds in the text; last "guess" or "done". Few processes, for speed.
 export LC_ALL=C
 server=$1 main=$2 directory=$3
+shift 3
 
 if [ -z "$main" ]; then
     # Barman's own order, 1.6 to 3.19.
@@ -12,39 +16,83 @@ if [ -z "$main" ]; then
     done
 fi
 
-show() {
-    [ -r "$2" ] || { echo denied 0 "$1"; exit; }
-    size=$(wc -c <"$2") || { echo denied 0 "$1"; exit; }
-    echo file $((size)) "$1"
-    cat "$2"
-    echo
+record() {
+    echo file ${#2} "$1"
+    printf '%s\n' "$2"
 }
 
-value() {
-    sed -n "s/^$1[[:space:]]*[=:][[:space:]]*//p" "$main" | tail -n 1 | sed 's/[[:space:]]*$//; s/^\(["'\'']\)\(.*\)\1$/\2/'
+paths=
+add() {
+    [ -r "$2" ] || { echo denied 0 "$1"; exit; }
+    paths="$paths$1 $2
+"
+}
+
+unquote() {
+    case $1 in
+    \"*\" | \'*\')
+        value=${1#?}
+        value=${value%?}
+        ;;
+    *) value=$1 ;;
+    esac
 }
 
 [ -f "$main" ] || { echo missing 0 -; exit; }
-show main "$main"
-home=$(value barman_home)
-include=$(value configuration_files_directory)
+add main "$main"
+settings=$(sed -n -e 's/^barman_home[[:space:]]*[=:]/home /p' \
+    -e 's/^configuration_files_directory[[:space:]]*[=:]/include /p' "$main")
+home= include=
+while read -r key value; do
+    unquote "$value"
+    case $key in
+    home) home=$value ;;
+    include) include=$value ;;
+    esac
+done <<end
+$settings
+end
 if [ -n "$include" ] && [ -e "$include" ]; then
     [ -r "$include" ] && [ -x "$include" ] || { echo denied 0 include; exit; }
     for file in "$include"/*.conf; do
-        [ -e "$file" ] && show include "$file"
+        [ -e "$file" ] && add include "$file"
     done
 fi
-[ -n "$home" ] && [ -e "$home/.barman.auto.conf" ] && show auto "$home/.barman.auto.conf"
+[ -n "$home" ] && [ -e "$home/.barman.auto.conf" ] && add auto "$home/.barman.auto.conf"
 [ -n "$directory" ] || directory=$home/$server
-for pair in identity:identity.json model:.active-model.auto; do
-    file=$directory/${pair#*:}
-    [ -e "$file" ] && show "${pair%%:*}" "$file"
-done
-# What we took these for, for the reader to compare with what it reads in the files.
-echo file ${#home} home
-printf '%s\n' "$home"
-echo file ${#include} files
-printf '%s\n' "$include"
-echo file ${#directory} directory
-printf '%s\n' "$directory"
-echo "done 0 -"
+[ -e "$directory/identity.json" ] && add identity "$directory/identity.json"
+[ -s "$directory/.active-model.auto" ] && add model "$directory/.active-model.auto"
+
+text=$(
+    set --
+    while read -r kind file; do
+        [ -n "$file" ] && set -- "$@" "$file"
+    done <<end
+$paths
+end
+    # Not the lines with passwords.
+    exec grep -e '^[[:space:]]*\[' -e barman_home -e _directory -e compression -e model -e systemid /dev/null "$@"
+)
+record paths "$paths"
+record text "$text"
+record home "$home"
+record files "$include"
+record directory "$directory"
+case $text in
+*backup_directory* | *wals_directory*)
+    # Somebody may have put them elsewhere.
+    echo "done 0 -"
+    exit
+    ;;
+esac
+if [ $# = 0 ]; then
+    echo "done 0 -"
+    exit
+fi
+echo file 0 guess
+echo
+compressors=$1 partial=$2
+shift 2
+# What is compressed already is not worth another effort.
+case $text in *compression*) compressors= ;; esac
+set -- "$compressors" "$partial" "$directory/wals" "$directory/incoming" "$directory/streaming" "$@"

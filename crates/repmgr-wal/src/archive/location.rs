@@ -19,6 +19,17 @@ pub(crate) struct Location {
     pub(crate) compressed: bool,
 }
 
+impl Location {
+    /// Whether WAL lies where Barman puts it unless it is told otherwise.
+    pub(crate) fn is_default(&self) -> bool {
+        let below = |dir: &str, name: &str| {
+            let rest = dir.strip_prefix(&self.backup_directory);
+            rest.is_some_and(|rest| rest.strip_prefix('/') == Some(name))
+        };
+        below(&self.wals, "wals") && below(&self.incoming, "incoming") && below(&self.streaming, "streaming")
+    }
+}
+
 /// The sections of Barman's configuration, later files over earlier ones.
 #[derive(Debug, Default)]
 pub(crate) struct Configuration {

@@ -1,5 +1,6 @@
 //! A Barman server's archive, over one connection that is kept.
 
+mod files;
 mod get_wal;
 mod location;
 mod stream;
@@ -8,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use repmgr_remote::{Connection, Host, Process, RemoteError, ShellCommand, StartOptions};
+use repmgr_remote::{Connection, Host};
 use repmgr_types::{SystemId, WalSegmentName};
 
-use self::location::{Configuration, Location, identity};
-use self::stream::{Chunks, Record, Records, pumped};
+use self::files::{SendEnd, SendError};
+use self::location::Location;
 use crate::check::{check_branch, needs_history};
 use crate::history::TimelineHistory;
 use crate::receive::{ReceiveError, Received, receive};
@@ -20,8 +21,6 @@ use crate::{ContentError, FetchError, ServerAddress, WalFileName};
 
 /// Nothing received for so long: a disk that spins up, a Python that starts on a busy host.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Configuration files are small.
-const MAX_CONFIG: u64 = 4 << 20;
 
 /// How WAL that is stored plain travels. What is stored compressed travels as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -202,7 +201,7 @@ impl Archive {
         let mut outcome = Outcome::Missing;
         let system_id = self.options.system_id;
         let place_name = std::cell::RefCell::new(String::new());
-        let result = self.send(&[name], |_, place, body| {
+        let result = self.send(&[name], &mut |_, place, body| {
             *place_name.borrow_mut() = place.to_owned();
             match receive(name, body, system_id, dir) {
                 Ok(received) => {
@@ -251,7 +250,7 @@ impl Archive {
         let mut branched = None;
         let mut failed = None;
         let mut refused = None;
-        let result = self.send(&files, |file, place, body| {
+        let result = self.send(&files, &mut |file, place, body| {
             if refused.is_some() || failed.is_some() || branched.is_some() {
                 return Ok(());
             }
@@ -319,130 +318,6 @@ impl Archive {
             }
         }
         Ok(RunEnd::Complete)
-    }
-
-    /// Runs the sending script for `names`; `each` gets them in order.
-    fn send(
-        &mut self,
-        names: &[WalFileName],
-        mut each: impl FnMut(WalFileName, &str, &mut dyn std::io::Read) -> Result<(), ReceiveError>,
-    ) -> Result<SendEnd, SendError> {
-        self.locate()?;
-        let Some(Way::Files(location)) = &self.way else {
-            return Ok(SendEnd::NoLocation);
-        };
-        let transport = if location.compressed {
-            Transport::Stored
-        } else {
-            self.options.transport
-        };
-        let partial = "streaming.partial streaming wals.partial incoming.partial";
-        let mut command = ShellCommand::script(include_str!("send.sh")).args([
-            transport.programs(),
-            if self.options.partial { partial } else { "" },
-            &location.wals,
-            &location.incoming,
-            &location.streaming,
-        ]);
-        for name in names {
-            command = command.args([name.archive_path(), name.to_string()]);
-        }
-        let options = StartOptions {
-            idle_timeout: IDLE_TIMEOUT,
-            bulk: true,
-            ..Default::default()
-        };
-        let process = self
-            .connection()?
-            .start(&command, options)
-            .map_err(FetchError::from)?;
-        read_records(process, |records| {
-            for name in names {
-                match records.next()? {
-                    Record::File { place, .. } => each(*name, &place, &mut records.body())?,
-                    Record::Missing => return Ok(SendEnd::Missing),
-                    Record::Denied => return Ok(SendEnd::Denied),
-                    Record::Done => return Err(garbled("it is done too early")),
-                }
-            }
-            match records.next()? {
-                Record::Done => Ok(SendEnd::Complete),
-                _ => Err(garbled("more files than asked for")),
-            }
-        })
-    }
-
-    /// Finds out where the archive's directories are, once.
-    fn locate(&mut self) -> Result<(), SendError> {
-        if self.way.is_some() {
-            return Ok(());
-        }
-        let way = match self.read_configuration(None)? {
-            Some(location) => Way::Files(location),
-            None => Way::GetWal,
-        };
-        self.way = Some(way);
-        Ok(())
-    }
-
-    /// `directory` is the server's when it is not below `barman_home`, which the first reading tells.
-    fn read_configuration(&mut self, directory: Option<&str>) -> Result<Option<Location>, SendError> {
-        let server = self.options.address.server.clone();
-        let config = self.options.address.config.clone().unwrap_or_default();
-        let command = ShellCommand::script(include_str!("locate.sh"))
-            .args([server.as_str(), &config])
-            .args(directory);
-        let options = StartOptions {
-            idle_timeout: IDLE_TIMEOUT,
-            ..Default::default()
-        };
-        let process = self
-            .connection()?
-            .start(&command, options)
-            .map_err(FetchError::from)?;
-        let mut configuration = Configuration::default();
-        let (mut system_id, mut model) = (None, false);
-        let (mut home, mut files, mut used) = (String::new(), String::new(), String::new());
-        let end = read_records(process, |records| {
-            loop {
-                let Record::File { place, .. } = (match records.next()? {
-                    Record::Denied => return Ok(SendEnd::Denied),
-                    Record::Missing => return Ok(SendEnd::Missing),
-                    Record::Done => return Ok(SendEnd::Complete),
-                    file => file,
-                }) else {
-                    continue;
-                };
-                let bytes = records.text(MAX_CONFIG)?;
-                let text = String::from_utf8_lossy(&bytes);
-                match place.as_str() {
-                    "main" | "include" | "auto" => configuration.add(&text),
-                    "identity" => system_id = identity(&bytes),
-                    "model" => model = !text.trim().is_empty(),
-                    "home" => home = text.into_owned(),
-                    "files" => files = text.into_owned(),
-                    "directory" => used = text.into_owned(),
-                    _ => return Err(garbled("an unknown kind of file")),
-                }
-            }
-        })?;
-        let same = |key, used: &str| configuration.global(key).unwrap_or_default() == used;
-        let understood = same("barman_home", &home) && same("configuration_files_directory", &files);
-        if end != SendEnd::Complete || model || !understood {
-            return Ok(None);
-        }
-        let Some(location) = configuration.location(&server) else {
-            return Ok(None);
-        };
-        if location.backup_directory != used {
-            // One more look, for the identity and the model, which lie in the server's own directory.
-            return match directory {
-                None => self.read_configuration(Some(&location.backup_directory.clone())),
-                Some(_) => Ok(None),
-            };
-        }
-        self.proven = self.options.system_id.is_some() && system_id == self.options.system_id;
-        Ok(Some(location))
     }
 
     /// A segment that begins on an older timeline must be the one in which its own branched off.
@@ -518,67 +393,5 @@ impl Archive {
             server: self.options.address.server.clone(),
             host: self.host.name().to_owned(),
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SendEnd {
-    Complete,
-    Missing,
-    Denied,
-    NoLocation,
-}
-
-enum SendError {
-    Fetch(FetchError),
-    Receive(ReceiveError),
-}
-
-impl From<FetchError> for SendError {
-    fn from(error: FetchError) -> Self {
-        Self::Fetch(error)
-    }
-}
-
-impl From<RemoteError> for SendError {
-    fn from(error: RemoteError) -> Self {
-        Self::Fetch(error.into())
-    }
-}
-
-impl From<ReceiveError> for SendError {
-    fn from(error: ReceiveError) -> Self {
-        Self::Receive(error)
-    }
-}
-
-fn garbled(what: &str) -> ReceiveError {
-    std::io::Error::new(std::io::ErrorKind::InvalidData, what).into()
-}
-
-impl From<std::io::Error> for ReceiveError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Source(error)
-    }
-}
-
-fn read_records<T>(
-    process: Box<dyn Process + '_>,
-    work: impl FnOnce(&mut Records<'_>) -> Result<T, ReceiveError>,
-) -> Result<T, SendError> {
-    let (result, end) = pumped(process, |chunks: &mut Chunks| {
-        let mut records = Records::new(&mut *chunks)?;
-        let result = work(&mut records)?;
-        // To the end, or the connection is given up with the process.
-        drop(records);
-        std::io::copy(chunks, &mut std::io::sink())?;
-        Ok(result)
-    });
-    match (result, end) {
-        // What went wrong with the command explains what went wrong with its output.
-        (Err(ReceiveError::Source(_)), Err(error)) => Err(error.into()),
-        (Err(error), _) => Err(error.into()),
-        (Ok(_), Err(error)) => Err(error.into()),
-        (Ok(value), Ok(_)) => Ok(value),
     }
 }

@@ -47,20 +47,30 @@ impl<'r> Records<'r> {
         }
     }
 
+    /// Skips what is left of the current file.
+    pub(crate) fn end_file(&mut self) -> io::Result<()> {
+        if !self.in_file {
+            return Ok(());
+        }
+        io::copy(&mut self.body(), &mut io::sink())?;
+        self.in_file = false;
+        let mut end = [0];
+        self.input.read_exact(&mut end)?;
+        if end == *b"\n" {
+            Ok(())
+        } else {
+            Err(confused("a file is longer than announced"))
+        }
+    }
+
+    /// What follows the current file, for another reader.
+    pub(crate) fn into_rest(self) -> impl Read + 'r {
+        self.input
+    }
+
     /// The next record; the rest of the file before it is skipped.
     pub(crate) fn next(&mut self) -> io::Result<Record> {
-        if self.in_file {
-            let left = io::copy(&mut self.body(), &mut io::sink())?;
-            if self.left > 0 {
-                return Err(confused(&format!("a file ended after {left} bytes more")));
-            }
-            self.in_file = false;
-            let mut end = [0];
-            self.input.read_exact(&mut end)?;
-            if end != *b"\n" {
-                return Err(confused("a file is longer than announced"));
-            }
-        }
+        self.end_file()?;
         let mut line = Vec::new();
         self.input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
         let text = std::str::from_utf8(&line).ok().and_then(|l| l.strip_suffix('\n'));
