@@ -97,7 +97,7 @@ pub enum TransferError {
         reason: String,
     },
     /// The sink did not take a file.
-    #[error("cannot store {file}")]
+    #[error("cannot store the copy of {file}")]
     Sink {
         /// The file.
         file: FarFile,

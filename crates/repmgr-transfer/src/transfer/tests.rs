@@ -334,7 +334,7 @@ fn a_sink_that_refuses_ends_it_with_the_file() {
         ..Memory::default()
     };
     let error = run(&FakeHost::answering(vec![reply(&members())]), &sink).unwrap_err();
-    assert_eq!(error.to_string(), "cannot store \"/d/a\" on \"fake\"");
+    assert_eq!(error.to_string(), "cannot store the copy of \"/d/a\" on \"fake\"");
     assert_eq!(
         std::error::Error::source(&error).unwrap().to_string(),
         "disk full"
