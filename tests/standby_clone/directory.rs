@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
 
 use predicates::str::contains;
 use repmgr_lab::{Lab, StopMode, Target};
@@ -234,57 +233,6 @@ fn a_file_in_the_place_of_the_directory_is_refused() {
     let before = Snapshot::of([&target.data_dir]);
     clone(lab, &target, &["-F"]).code(1);
     before.assert_unchanged();
-}
-
-/// In a mount namespace of our own, as the lab's account: needs no root, only a kernel that allows it.
-fn on_a_small_disk(lab: &Lab, target: &Target, size: &str, more: &[&str]) -> Option<Command> {
-    let clone = lab.clone_command(target).unwrap();
-    let script = r#"
-        dir=$1 size=$2 uid=$3 gid=$4; shift 4
-        mount -t tmpfs -o "size=$size,mode=0700" none "$dir" || exit 77
-        unshare -U --map-user="$uid" --map-group="$gid" "$@"
-        code=$?
-        ls -A "$dir" | sed 's/^/LEFT /'
-        exit $code"#;
-    let account = lab.scratch().account();
-    let inside = |program: &str| {
-        let mut command = lab.scratch().command("unshare");
-        command.args(["-Urm", "sh", "-c", program, "sh"]);
-        command
-    };
-    let probe = inside("mount -t tmpfs none /mnt").output().unwrap();
-    if !probe.status.success() {
-        return None;
-    }
-    let mut command = inside(script);
-    command
-        .arg(target.data_dir.parent().unwrap())
-        .args([size, &account.uid.to_string(), &account.gid.to_string()])
-        .arg(clone.get_program())
-        .args(clone.get_args())
-        .args(more);
-    Some(command)
-}
-
-#[test]
-fn a_disk_too_small_is_noticed_before_anything_is_written() {
-    let lab = shared();
-    let mappings = lab.mappings(8000);
-    let settings: Vec<_> = mappings
-        .iter()
-        .map(|m| ("tablespace_mapping", m.as_str()))
-        .collect();
-    let target = node(lab, &settings);
-    for more in [&["--dry-run"][..], &[]] {
-        let Some(mut command) = on_a_small_disk(lab, &target, "16m", more) else {
-            return skip(
-                "a_disk_too_small_is_noticed_before_anything_is_written",
-                "no user namespaces here",
-            );
-        };
-        let refused = run(&mut command).code(1).stderr(contains("space"));
-        assert!(!output(&refused).contains("LEFT"), "{}", output(&refused));
-    }
 }
 
 #[test]
