@@ -3,20 +3,20 @@
 use std::path::PathBuf;
 
 use repmgr_barman::Hold;
-use repmgr_datadir::{Building, FinishError, PG_CONTROL, Tree, create_skeleton};
+use repmgr_datadir::{Building, FinishError, Tree, create_skeleton};
 
 use crate::barman::{BackupSource, Content, ServerParameters};
+use crate::combine::Combine;
 use crate::configure::{configure, link_tablespace};
-use crate::copy::{Copy, Trees, create_directories};
-use crate::judge::Judge;
+use crate::copy::{Trees, create_directories};
+use crate::fetch::Fetch;
 use crate::place::Places;
 use crate::plan::{Base, Gathered, can_resume, gather};
 use crate::record::record;
 use crate::request::BarmanSource;
-use crate::reuse::{Reused, Rule, remove_others};
+use crate::reuse::{Rule, remove_others};
 use crate::slot::{InUse, Slot};
-use crate::unpack::Unpack;
-use crate::{CloneError, CloneRequest, Context, CopySummary, Event, Existing, Plan};
+use crate::{CloneError, CloneRequest, Context, CopySummary, Event, Existing, Plan, Progress};
 
 /// Finds every reason to refuse, and touches nothing anywhere.
 ///
@@ -99,16 +99,16 @@ fn run(
 ) -> Result<Option<CopySummary>, CloneError> {
     let (building, ground) = begin(gathered, context)?;
     let data = building.tree();
-    let prepared = gathered
-        .places
-        .prepare(building.permissions(), ground.keeps_files(), context)?;
+    // What was combined can only be combined anew.
+    let keep = ground.keeps_files() && !gathered.base.is_combined();
+    let prepared = gathered.places.prepare(building.permissions(), keep, context)?;
     let (tablespaces, wal) = &prepared;
     let (control, summary) = match &mut gathered.base {
         Base::Barman {
             request,
             source,
             parameters,
-            hold,
+            holds,
             delta,
         } => {
             let trees = Trees {
@@ -116,22 +116,34 @@ fn run(
                 tablespaces,
                 wal: wal.as_ref(),
             };
-            if let (Some(_), Content::Files(files)) = (&delta, &source.content) {
-                remove_others(files, &trees, context)?;
-            }
-            for place in &gathered.places.tablespaces {
-                link_tablespace(&data, place.origin.oid, place.dir.path())?;
-            }
-            create_all_directories(source, parameters, &gathered.places, &trees)?;
-            let (control, summary) = fetch(
-                request,
-                source,
-                parameters,
-                hold.take(),
-                &trees,
-                ground.rule(*delta),
-                context,
-            )?;
+            context.observer.event(Event::RetrievingBackup {
+                backup: source.wanted.backup.id.to_string(),
+                files: source.total_files(),
+                bytes: source.total_size(),
+            });
+            context.observer.event(Event::ReceivingFileList);
+            let (holds, rule) = (std::mem::take(holds), ground.rule(*delta));
+            let places = &gathered.places;
+            let (control, summary) = if let Some(chain) = &source.chain {
+                let combine = Combine {
+                    barman: request,
+                    chain,
+                    wanted: &source.wanted,
+                    parameters,
+                    places,
+                    building: &building,
+                    rule,
+                };
+                let combined = combine.run(&mut source.barman, holds, context)?;
+                create_all_directories(source, parameters, places, &trees)?;
+                combined
+            } else {
+                if let (Some(_), Content::Files(files)) = (&delta, &source.wanted.content) {
+                    remove_others(files, &trees, context)?;
+                }
+                create_all_directories(source, parameters, places, &trees)?;
+                fetch(request, source, parameters, holds, &trees, rule, context)?
+            };
             (control, Some(summary))
         }
         Base::Server(base) => {
@@ -152,7 +164,7 @@ fn run(
     }
     configure(&data, gathered.version, &gathered.settings, context)?;
     if let Base::Barman { source, .. } = &mut gathered.base {
-        source.barman.recheck(&source.backup)?;
+        source.recheck()?;
     }
     context.cancel.check()?;
     let others: Vec<&Tree> = tablespaces.iter().chain(wal).collect();
@@ -173,66 +185,24 @@ fn fetch(
     barman: &BarmanSource,
     source: &mut BackupSource,
     parameters: &ServerParameters,
-    hold: Option<Hold>,
+    mut holds: Vec<Hold>,
     trees: &Trees<'_>,
     rule: Rule,
     context: &Context<'_>,
 ) -> Result<(Vec<u8>, CopySummary), CloneError> {
-    context.observer.event(Event::RetrievingBackup {
-        backup: source.backup.id.to_string(),
-        files: source.total_files(),
-        bytes: source.total_size(),
-    });
-    context.observer.event(Event::ReceivingFileList);
-    let judge = Judge::new(parameters, &source.backup, barman.transfer.accept_damage);
-    let (control, summary) = match &source.content {
-        Content::Files(files) => {
-            let reused = Reused::find(rule, barman, files, parameters, trees, context)?;
-            if rule != Rule::Nothing {
-                context.observer.event(Event::Reusing {
-                    files: reused.files,
-                    bytes: reused.bytes,
-                });
-            }
-            let copy = Copy {
-                barman,
-                files,
-                parameters,
-                trees,
-                reused: &reused,
-            };
-            (None, copy.run(judge, hold, context)?)
-        }
-        Content::Archives(archives) => {
-            let unpack = Unpack {
-                barman,
-                directory: source.backup.data_directory(),
-                archives,
-                parameters,
-                trees,
-                resumed: rule != Rule::Nothing,
-            };
-            let (control, summary) = unpack.run(judge, hold, context)?;
-            (
-                Some(control.ok_or_else(|| source.incomplete(PG_CONTROL))?),
-                summary,
-            )
-        }
+    let (files, bytes) = source.wanted.load(parameters);
+    let fetch = Fetch {
+        barman,
+        stored: &source.wanted,
+        parameters,
+        trees,
+        rule,
+        base: Progress::to_do(files, bytes),
     };
+    let (control, summary) = fetch.run(&mut source.barman, &mut holds, context)?;
     context.observer.event(Event::CopyFinished {
         summary: summary.clone(),
     });
-    let control = match control {
-        Some(control) => control,
-        None => source.read_control(context)?,
-    };
-    source.check_control(&control)?;
-    source.pages(&control)?;
-    for path in ["PG_VERSION", "backup_label"] {
-        if trees.data.metadata(path)?.is_none_or(|file| file.size == 0) {
-            return Err(source.incomplete(path));
-        }
-    }
     Ok((control, summary))
 }
 
@@ -288,7 +258,10 @@ fn create_all_directories(
     places: &Places,
     trees: &Trees<'_>,
 ) -> Result<(), CloneError> {
-    let version = source.backup.version;
+    for place in &places.tablespaces {
+        link_tablespace(trees.data, place.origin.oid, place.dir.path())?;
+    }
+    let version = source.wanted.backup.version;
     if let (Some(_), Some(dir)) = (trees.wal, &places.wal) {
         let link = if version.num() < 100_000 {
             "pg_xlog"
@@ -297,7 +270,7 @@ fn create_all_directories(
         };
         trees.data.symlink(link, dir.path())?;
     }
-    if let Content::Files(files) = &source.content {
+    if let (None, Content::Files(files)) = (&source.chain, &source.wanted.content) {
         create_directories(files, trees)?;
     }
     create_skeleton(trees.data, trees.wal, version)?;

@@ -1,6 +1,6 @@
 //! Files that lie in the backup as they were, into the data directory and its tablespaces.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use repmgr_barman::Hold;
 use repmgr_datadir::{Existing, FileSpec, Tree, TreeError, TreeFile};
@@ -52,6 +52,8 @@ pub(crate) struct Copy<'a> {
     pub(crate) parameters: &'a ServerParameters,
     pub(crate) trees: &'a Trees<'a>,
     pub(crate) reused: &'a Reused,
+    /// What was done before, and how much there is in all.
+    pub(crate) base: Progress,
 }
 
 impl Copy<'_> {
@@ -59,18 +61,16 @@ impl Copy<'_> {
     pub(crate) fn run(
         &self,
         judge: Judge<'_>,
-        hold: Option<Hold>,
+        holds: &mut Vec<Hold>,
         context: &Context<'_>,
     ) -> Result<CopySummary, CloneError> {
         let progress = TransferProgress::default();
-        let totals = Progress {
-            files_done: self.reused.files,
-            files_total: self.files.total_files(),
-            bytes_done: self.reused.bytes,
-            bytes_total: self.files.total_size(),
-            bytes_reused: self.reused.bytes,
-            wire_bytes: 0,
-            elapsed: Duration::ZERO,
+        let base = self.base;
+        let begun = Progress {
+            files_done: base.files_done + self.reused.files,
+            bytes_done: base.bytes_done + self.reused.bytes,
+            bytes_reused: base.bytes_reused + self.reused.bytes,
+            ..base
         };
         let started = Instant::now();
         let moved = {
@@ -82,14 +82,14 @@ impl Copy<'_> {
             let wanted = |source: usize, index: usize| !self.reused.has(source, index);
             let options = wire_options(&self.barman.transfer, context);
             let (host, listings) = (&*self.barman.host, &self.files.listings);
-            watched(&progress, totals, hold, context, || {
+            watched(&progress, begun, holds, context, || {
                 transfer(host, listings, &wanted, &options, &receiver, &progress)
             })?
         };
         judge.conclude(context)?;
         Ok(CopySummary {
-            files: totals.files_total,
-            bytes: totals.bytes_total,
+            files: self.files.total_files(),
+            bytes: self.files.total_size(),
             reused_files: self.reused.files,
             reused_bytes: self.reused.bytes,
             wire_bytes: moved.wire_bytes,

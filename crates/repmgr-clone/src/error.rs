@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use repmgr_barman::{BarmanError, Unreadable};
+use repmgr_barman::{Backup, BarmanError, Unreadable, UnreadableReason};
 use repmgr_datadir::{
     AdoptError, ClaimError, ControlError, EraseError, FinishError, InspectError, OutsideError, PrepareError,
     ResumeError, SpaceError, TreeError,
@@ -11,8 +11,8 @@ use repmgr_recovery::RecoveryError;
 use repmgr_transfer::{ListError, PushError, ReadFileError, TransferError};
 use repmgr_types::{BackupId, Cancelled, PgVersion, SystemId, Timeline};
 use repmgr_upstream::{
-    BaseBackupError, ConnectError, Problem, ProgramError, QueryError, ReplicationCheckError,
-    VerifyBackupError,
+    BaseBackupError, CombineBackupError, ConnectError, Problem, ProgramError, QueryError,
+    ReplicationCheckError, VerifyBackupError,
 };
 use repmgr_verify::{ControlFileError, ManifestError};
 
@@ -119,6 +119,8 @@ pub enum CloneError {
         needed: String,
         /// With its unit.
         available: String,
+        /// Backups that are here at once before they are combined; 1 unless the backup is incremental.
+        backups: usize,
     },
     /// The room could not be found out.
     #[error(transparent)]
@@ -289,7 +291,16 @@ pub enum CloneError {
     /// `pg_verifybackup` cannot be used, or does not accept the backup.
     #[error("the base backup could not be verified")]
     VerifyBackup(#[from] VerifyBackupError),
-    /// What `pg_basebackup` wrote cannot be used.
+    /// An incremental backup cannot be combined with what it builds upon, or that failed.
+    #[error("incremental backup {} cannot be made whole", unreadable.id)]
+    Combine {
+        /// What Barman can do about it.
+        unreadable: Box<Unreadable>,
+        /// Why not.
+        #[source]
+        source: Box<CombineBackupError>,
+    },
+    /// What `pg_basebackup` or `pg_combinebackup` wrote cannot be used.
     #[error(transparent)]
     Adopt(#[from] AdoptError),
     /// A configuration file outside the data directory could not be copied.
@@ -305,8 +316,10 @@ pub enum CloneError {
     #[error(transparent)]
     Transfer(#[from] TransferError),
     /// Files failed their checksums.
-    #[error("{} of the backup failed verification", files(*.count))]
+    #[error("{} of backup {backup} failed verification", files(*.count))]
     Damaged {
+        /// The backup.
+        backup: BackupId,
         /// How many.
         count: usize,
         /// Which, and how; one line each, of the first of them.
@@ -348,6 +361,11 @@ impl CloneError {
             Self::Cancelled(_)
             | Self::BaseBackup(BaseBackupError::Program(ProgramError::Cancelled))
             | Self::VerifyBackup(VerifyBackupError::Program(ProgramError::Cancelled)) => K::Interrupted,
+            Self::Combine { source, .. } => match **source {
+                CombineBackupError::Program(ProgramError::Cancelled) => K::Interrupted,
+                CombineBackupError::Failed(_) | CombineBackupError::Incomplete { .. } => K::Copy,
+                _ => K::Barman,
+            },
             Self::Erase(EraseError::Cancelled(_)) => K::Interrupted,
             Self::Prepare {
                 source: PrepareError::Erase(EraseError::Cancelled(_)),
@@ -357,6 +375,8 @@ impl CloneError {
             Self::List(error) if error.is_cancelled() => K::Interrupted,
             Self::Read(error) if error.is_cancelled() => K::Interrupted,
             Self::Transfer(TransferError::Cancelled(_)) => K::Interrupted,
+            // Nothing is wrong over there: the disk here is full.
+            Self::Transfer(TransferError::Sink { .. }) => K::Target,
             Self::Inspect(_)
             | Self::NotEmpty { .. }
             | Self::Running { .. }
@@ -400,6 +420,21 @@ impl CloneError {
         }
     }
 
+    pub(crate) fn combine(backup: &Backup, source: CombineBackupError) -> Self {
+        let parent = backup.parent.clone();
+        Self::Combine {
+            unreadable: Box::new(Unreadable {
+                server: backup.server.clone(),
+                id: backup.id.clone(),
+                reason: UnreadableReason::Incremental {
+                    // Only increments are combined.
+                    parent: parent.unwrap_or_else(|| backup.id.clone()),
+                },
+            }),
+            source: Box::new(source),
+        }
+    }
+
     /// More about it: the causes, one after the other.
     pub fn detail(&self) -> Option<String> {
         match self {
@@ -426,6 +461,11 @@ impl CloneError {
             Self::Outside { source, .. } => source.hint(),
             Self::Overlap { .. } => Some("give each its own directory with tablespace_mapping".to_owned()),
             Self::Prepare { source, .. } => source.hint(),
+            Self::Space { backups: 2.., .. } => Some(
+                "all backups of a chain must fit beside what is combined from them; free some space there, or \
+                 choose a full backup with --backup-id"
+                    .to_owned(),
+            ),
             Self::Space { .. } => Some("free some space there, or choose another directory".to_owned()),
             Self::SpaceUnknown(_) | Self::Listing(_) | Self::UnknownMajor { .. } => None,
             Self::Erase(error) => error.hint(),
@@ -461,6 +501,10 @@ impl CloneError {
             Self::NoWal { hint, .. } => Some(hint.clone()),
             Self::BaseBackup(error) => error.hint(),
             Self::VerifyBackup(error) => error.hint(),
+            Self::Combine { unreadable, source } => Some(match source.hint() {
+                Some(hint) => format!("{hint}; or {}", unreadable.hint()),
+                None => unreadable.hint(),
+            }),
             Self::Adopt(error) => error.hint(),
             Self::ExternalFile { source, .. } => source.hint(),
             Self::Transfer(error) => error.hint(),

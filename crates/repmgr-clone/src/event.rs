@@ -162,6 +162,11 @@ pub enum Event {
         /// The directory.
         path: PathBuf,
     },
+    /// The backup is an increment and will be combined with others.
+    ChainFound {
+        /// Their ids: the full backup first, the one that was asked for last.
+        backups: Vec<String>,
+    },
     /// The copy begins.
     RetrievingBackup {
         /// The backup's id.
@@ -173,6 +178,13 @@ pub enum Event {
     },
     /// The files to copy are determined.
     ReceivingFileList,
+    /// `pg_combinebackup` is started.
+    Combining {
+        /// Backups that become one.
+        backups: usize,
+        /// The command line.
+        command: String,
+    },
     /// `pg_basebackup` is started.
     StartingBaseBackup {
         /// The command line, without secrets.
@@ -268,6 +280,21 @@ pub struct Progress {
     pub elapsed: Duration,
 }
 
+impl Progress {
+    /// Nothing is done yet.
+    pub(crate) fn to_do(files: u64, bytes: u64) -> Self {
+        Self {
+            files_done: 0,
+            files_total: files,
+            bytes_done: 0,
+            bytes_total: bytes,
+            bytes_reused: 0,
+            wire_bytes: 0,
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
 /// When a new replication configuration counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -334,7 +361,7 @@ impl Event {
             ),
             Self::ServerParametersFetched => (
                 Level::Info,
-                "server parameters were successfully fetched from Barman".to_owned(),
+                "server parameters were successfully fetched from Barman server".to_owned(),
             ),
             Self::ConnectingToSource {
                 method: Some(Method::Barman),
@@ -422,6 +449,25 @@ impl Event {
                 Level::Notice,
                 format!("erasing the old content of directory \"{}\"", path.display()),
             ),
+            Self::ChainFound { backups } => {
+                return Some(Message {
+                    level: Level::Info,
+                    text: format!(
+                        "the backup is incremental and will be combined from {} backups",
+                        backups.len()
+                    ),
+                    detail: Some(backups.join(", ")),
+                    hint: None,
+                });
+            }
+            Self::Combining { backups, command } => {
+                return Some(Message {
+                    level: Level::Notice,
+                    text: format!("combining {backups} backups (using pg_combinebackup)..."),
+                    detail: Some(format!("executing: {command}")),
+                    hint: None,
+                });
+            }
             Self::RetrievingBackup { backup, files, bytes } => {
                 return Some(Message {
                     level: Level::Notice,

@@ -17,6 +17,7 @@ const MAX_BLOCKS: usize = 3;
 pub(crate) struct Judge<'a> {
     manifest: Option<&'a Manifest>,
     rules: Option<PageRules>,
+    backup: &'a Backup,
     /// Damaged files count as good, with a warning.
     accept: bool,
     damages: Mutex<BTreeMap<Vec<u8>, String>>,
@@ -31,10 +32,11 @@ pub(crate) struct Case {
 }
 
 impl<'a> Judge<'a> {
-    pub(crate) fn new(parameters: &'a ServerParameters, backup: &Backup, accept: bool) -> Self {
+    pub(crate) fn new(parameters: &'a ServerParameters, backup: &'a Backup, accept: bool) -> Self {
         Self {
             manifest: parameters.manifest.as_ref(),
             rules: parameters.page_rules(backup),
+            backup,
             accept,
             damages: Mutex::default(),
         }
@@ -129,7 +131,11 @@ impl<'a> Judge<'a> {
             damages.push(format!("and {} more", count - damages.len()));
         }
         if !accept {
-            return Err(CloneError::Damaged { count, damages });
+            return Err(CloneError::Damaged {
+                backup: self.backup.id.clone(),
+                count,
+                damages,
+            });
         }
         context.observer.event(Event::Warning {
             text: "files of the backup failed verification and are accepted as they are".to_owned(),

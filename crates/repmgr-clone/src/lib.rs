@@ -16,11 +16,13 @@
 
 mod barman;
 mod clone;
+mod combine;
 mod configure;
 mod copy;
 mod error;
 mod event;
 mod external;
+mod fetch;
 mod judge;
 mod node;
 mod notify;

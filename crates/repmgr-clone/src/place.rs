@@ -236,6 +236,17 @@ impl Places {
         Ok(())
     }
 
+    /// Whether the data directory and all tablespaces are on one file system.
+    pub(crate) fn share_a_filesystem(&self, target: &Target) -> Result<bool, CloneError> {
+        let data = Space::at(target.path())?.filesystem;
+        for place in &self.tablespaces {
+            if Space::at(place.dir.path())?.filesystem != data {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Prepares all of them; the trees of the tablespaces in order, then that of the WAL directory.
     pub(crate) fn prepare(
         &self,
@@ -270,7 +281,13 @@ impl Places {
 
 /// Refuses when `bytes`, those of the data directory first and then of each tablespace, do not fit.
 /// What will be erased counts as free.
-pub(crate) fn check_space(target: &Target, places: &Places, bytes: &[u64]) -> Result<(), CloneError> {
+/// `backups` is for the error.
+pub(crate) fn check_space(
+    target: &Target,
+    places: &Places,
+    bytes: &[u64],
+    backups: usize,
+) -> Result<(), CloneError> {
     let mut needs: BTreeMap<u64, (PathBuf, Space, u64)> = BTreeMap::new();
     let dirs = places.tablespaces.iter().map(|place| place.dir.path());
     for (path, bytes) in std::iter::once(target.path()).chain(dirs).zip(bytes) {
@@ -289,6 +306,7 @@ pub(crate) fn check_space(target: &Target, places: &Places, bytes: &[u64]) -> Re
                 path,
                 needed: ByteSize(needed).to_string(),
                 available: ByteSize(available).to_string(),
+                backups,
             });
         }
     }

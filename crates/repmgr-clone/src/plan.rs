@@ -93,11 +93,18 @@ pub(crate) enum Base<'r> {
         request: &'r BarmanSource,
         source: Box<BackupSource>,
         parameters: Box<ServerParameters>,
-        hold: Option<Hold>,
+        holds: Vec<Hold>,
         /// What is reused of the instance that is replaced.
         delta: Option<Rule>,
     },
     Server(ServerBase<'r>),
+}
+
+impl Base<'_> {
+    /// Whether it is made of several backups.
+    pub(crate) fn is_combined(&self) -> bool {
+        matches!(self, Self::Barman { source, .. } if source.chain.is_some())
+    }
 }
 
 /// All that planning found out, for the clone itself.
@@ -187,33 +194,36 @@ struct Gathering<'r, 'a, 'c> {
 impl<'r> Gathering<'r, '_, '_> {
     fn barman(&self, barman: &'r BarmanSource) -> Result<Found<'r>, CloneError> {
         let (request, context) = (self.request, self.context);
-        let mut source = BackupSource::open(barman, context)?;
+        let mut source = BackupSource::open(barman, request, context)?;
         if !self.take {
             context.observer.event(Event::BackupFound {
                 server: barman.address.server.clone(),
-                backup: source.backup.id.to_string(),
+                backup: source.wanted.backup.id.to_string(),
                 bytes: source.total_size(),
                 files: source.total_files(),
             });
         }
         let claim = self.claim(source.permissions())?;
         let places = place::inspect_outside(request, self.target, source.origins(), context)?;
-        place::check_space(self.target, &places, &source.space_needed())?;
+        self.check_space(&source, &places)?;
         context.cancel.check()?;
 
         context.observer.event(Event::FetchingServerParameters);
-        let hold = match self.take {
-            true => hold(barman, &source.backup, context),
-            false => None,
+        let holds = match self.take {
+            true => hold(barman, &source, context),
+            false => Vec::new(),
         };
-        if hold.is_some() {
+        if !holds.is_empty() {
             // Between our look and the hold Barman may have begun to delete it.
-            source.barman.recheck(&source.backup)?;
+            source.recheck()?;
         }
-        let mut parameters = source.parameters(context)?;
+        let mut parameters = source.wanted.parameters(&mut source.barman, context)?;
+        if source.chain.is_some() && parameters.manifest.is_none() {
+            return Err(source.wanted.incomplete("backup_manifest"));
+        }
         if barman.transfer.require_manifest && parameters.manifest.is_none() {
             return Err(CloneError::NoManifest {
-                backup: source.backup.id.clone(),
+                backup: source.wanted.backup.id.clone(),
             });
         }
         if !self.take {
@@ -227,12 +237,11 @@ impl<'r> Gathering<'r, '_, '_> {
         }
         self.check_timeline(&mut source, &nodes)?;
         self.check_wal(&mut source, &nodes)?;
-        let content = &source.content;
         let delta = delta_rule(
             request,
             self.target.state(),
             &cluster,
-            content,
+            &source,
             &parameters,
             context,
         );
@@ -241,7 +250,7 @@ impl<'r> Gathering<'r, '_, '_> {
             "method": Method::Barman,
             "host": barman.host.name(),
             "server": barman.address.server,
-            "backup": source.backup.id.to_string(),
+            "backup": source.wanted.backup.id.to_string(),
             "system_id": cluster.system_id.to_string(),
         });
         Ok(Found {
@@ -251,7 +260,7 @@ impl<'r> Gathering<'r, '_, '_> {
                 request: barman,
                 source: Box::new(source),
                 parameters: Box::new(parameters),
-                hold,
+                holds,
                 delta,
             },
             places,
@@ -287,6 +296,30 @@ impl<'r> Gathering<'r, '_, '_> {
             nodes,
             identity,
         })
+    }
+
+    fn check_space(&self, source: &BackupSource, places: &Places) -> Result<(), CloneError> {
+        let check = |bytes: &[u64], backups| place::check_space(self.target, places, bytes, backups);
+        let Some(chain) = &source.chain else {
+            return check(&source.wanted.space_needed(), 1);
+        };
+        let backups = chain.below.len() + 1;
+        let (parts, mut bytes) = chain.space_needed(&source.wanted);
+        bytes[0] += parts;
+        if !(chain.can_link && places.share_a_filesystem(self.target)?) {
+            return check(&bytes, backups);
+        }
+        // What did not change since the full backup takes no room a second time; how much that is only
+        // turns out in the end.
+        check(&[parts], backups)?;
+        if let Err(error) = check(&bytes, backups) {
+            self.context.observer.event(Event::Warning {
+                text: "there may not be enough space to combine the backups".to_owned(),
+                detail: Some(error.to_string()),
+                hint: error.hint(),
+            });
+        }
+        Ok(())
     }
 
     /// Only when the clone will follow; a dry run leaves no trace.
@@ -350,7 +383,7 @@ impl<'r> Gathering<'r, '_, '_> {
     fn check_timeline(&self, source: &mut BackupSource, nodes: &Nodes) -> Result<(), CloneError> {
         let Some(node) = nodes.source() else { return Ok(()) };
         let node_timeline = node.timeline()?;
-        let backup = &source.backup;
+        let backup = &source.wanted.backup;
         let (backup_timeline, end) = (backup.timeline, backup.end_lsn);
         let wrong = |reason: String, backup: &Backup| {
             Err(CloneError::OtherTimeline {
@@ -371,7 +404,7 @@ impl<'r> Gathering<'r, '_, '_> {
             Some(history) => Some(history),
             None => source.barman.timeline_history(node_timeline)?,
         };
-        let backup = &source.backup;
+        let backup = &source.wanted.backup;
         let Some(history) = history else {
             self.context.observer.event(Event::Warning {
                 text: format!(
@@ -400,7 +433,7 @@ impl<'r> Gathering<'r, '_, '_> {
 
     /// The WAL from the backup's begin on must be somewhere where the standby can get it.
     fn check_wal(&self, source: &mut BackupSource, nodes: &Nodes) -> Result<(), CloneError> {
-        let begin = source.backup.begin_wal;
+        let begin = source.wanted.backup.begin_wal;
         let on_node = match nodes.source() {
             Some(node) => node.has_wal_segment(begin)?,
             None => None,
@@ -414,7 +447,7 @@ impl<'r> Gathering<'r, '_, '_> {
         }
         let no_wal = |reason: String, hint: &str| {
             Err(CloneError::NoWal {
-                backup: source.backup.id.clone(),
+                backup: source.wanted.backup.id.clone(),
                 reason,
                 hint: hint.to_owned(),
             })
@@ -469,9 +502,13 @@ impl<'r> Gathering<'r, '_, '_> {
     fn plan(&self, found: &Found<'_>, settings: &ReplicationSettings, identity: &Identity) -> Plan {
         let (source, backup, files, bytes) = match &found.base {
             Base::Barman { request, source, .. } => {
-                let backup = &source.backup;
+                let backup = &source.wanted.backup;
+                let combined = match &source.chain {
+                    Some(chain) => format!(", combined from {} backups", chain.below.len() + 1),
+                    None => String::new(),
+                };
                 let text = format!(
-                    "backup {} of server \"{}\" on {} (PostgreSQL {}, timeline {}, finished {})",
+                    "backup {} of server \"{}\" on {} (PostgreSQL {}, timeline {}, finished {}){combined}",
                     backup.id,
                     request.address.server,
                     request.host.name(),
@@ -546,19 +583,25 @@ impl<'r> Gathering<'r, '_, '_> {
     }
 }
 
-/// Without a hold the clone goes on: that the backup is still whole is looked at in the end anyway.
-fn hold(barman: &BarmanSource, backup: &Backup, context: &Context<'_>) -> Option<Hold> {
-    match Hold::take(&*barman.host, &barman.address, backup) {
-        Ok(hold) => Some(hold),
-        Err(error) => {
-            context.observer.event(Event::Warning {
-                text: "the backup cannot be held against Barman's retention while it is copied".to_owned(),
-                detail: Some(error.to_string()),
-                hint: error.hint(),
-            });
-            None
+/// Holds every backup that is read: retention deletes an obsolete full backup although an increment of it
+/// is held. Without a hold the clone goes on: that all is still whole is looked at in the end anyway.
+fn hold(barman: &BarmanSource, source: &BackupSource, context: &Context<'_>) -> Vec<Hold> {
+    let mut holds = Vec::new();
+    for backup in source.backups() {
+        match Hold::take(&*barman.host, &barman.address, backup) {
+            Ok(hold) => holds.push(hold),
+            Err(error) => {
+                context.observer.event(Event::Warning {
+                    text: "the backup cannot be held against Barman's retention while it is copied"
+                        .to_owned(),
+                    detail: Some(error.to_string()),
+                    hint: error.hint(),
+                });
+                break;
+            }
         }
     }
+    holds
 }
 
 /// Where a timeline history says that `timeline` was left. Lines: timeline, position, reason.

@@ -12,7 +12,7 @@ use repmgr_datadir::{Kind, TargetState, Tree, TreeError};
 use repmgr_transfer::{EntryKind, Listing, TransferError, digests};
 use repmgr_verify::{Checksum, ChecksumAlgorithm, FileDigest};
 
-use crate::barman::{Content, Files, ServerParameters, as_path};
+use crate::barman::{BackupSource, Content, Files, ServerParameters, as_path};
 use crate::copy::{Trees, wire_options};
 use crate::node::Cluster;
 use crate::request::{BarmanSource, Delta};
@@ -49,7 +49,7 @@ pub(crate) fn delta_rule(
     request: &CloneRequest,
     target: &TargetState,
     cluster: &Cluster,
-    content: &Content,
+    source: &BackupSource,
     parameters: &ServerParameters,
     context: &Context<'_>,
 ) -> Option<Rule> {
@@ -62,7 +62,10 @@ pub(crate) fn delta_rule(
         });
         None
     };
-    if matches!(content, Content::Archives(_)) {
+    if source.chain.is_some() {
+        return useless("the backup is an increment, which has to be combined with others first");
+    }
+    if matches!(source.wanted.content, Content::Archives(_)) {
         return useless("the backup is made of tar files, which can only be fetched whole");
     }
     let by_content = match (delta, &parameters.manifest) {

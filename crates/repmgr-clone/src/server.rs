@@ -1,5 +1,6 @@
 //! The base backup straight from the source node, by `pg_basebackup`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -71,7 +72,7 @@ impl<'r> ServerBase<'r> {
             )
         };
         context.observer.event(Event::StartingBaseBackup {
-            command: shown(&self.program, &backup),
+            command: shown(&self.program, backup.arguments()),
             waits_for_checkpoint: !source.fast_checkpoint,
         });
         let started = Instant::now();
@@ -143,15 +144,16 @@ pub(crate) fn origin(
     Ok((cluster, tablespaces, permissions))
 }
 
-fn program(request: &CloneRequest, name: &str) -> PathBuf {
+/// The path of one of PostgreSQL's programs here, or its name for `$PATH`.
+pub(crate) fn program(request: &CloneRequest, name: &str) -> PathBuf {
     request
         .bin_dir
         .as_deref()
         .map_or_else(|| PathBuf::from(name), |dir| dir.join(name))
 }
 
-fn shown(program: &Path, backup: &BaseBackup) -> String {
-    let words = backup.arguments();
+/// A command line for people.
+pub(crate) fn shown(program: &Path, words: Vec<OsString>) -> String {
     let words = words.iter().map(|word| word.to_string_lossy());
     let quoted = words.map(|word| repmgr_remote::quote(&word).into_owned());
     std::iter::once(repmgr_remote::quote(&program.to_string_lossy()).into_owned())

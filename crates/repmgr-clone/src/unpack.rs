@@ -32,6 +32,8 @@ pub(crate) struct Unpack<'a> {
     pub(crate) trees: &'a Trees<'a>,
     /// An interrupted clone is continued: its files may be here already.
     pub(crate) resumed: bool,
+    /// What was done before, and how much there is in all.
+    pub(crate) base: Progress,
 }
 
 /// What the workers found, together.
@@ -51,28 +53,10 @@ impl Unpack<'_> {
     pub(crate) fn run(
         &self,
         judge: Judge<'_>,
-        hold: Option<Hold>,
+        holds: &mut Vec<Hold>,
         context: &Context<'_>,
     ) -> Result<(Option<Vec<u8>>, CopySummary), CloneError> {
         let progress = TransferProgress::default();
-        let sizes = self
-            .parameters
-            .manifest
-            .as_ref()
-            .map(|manifest| expected(manifest).map(|(_, size)| size));
-        let totals = Progress {
-            files_done: 0,
-            files_total: self
-                .parameters
-                .manifest
-                .as_ref()
-                .map_or(0, |manifest| manifest.len() as u64),
-            bytes_done: 0,
-            bytes_total: sizes.map_or(0, Iterator::sum),
-            bytes_reused: 0,
-            wire_bytes: 0,
-            elapsed: Duration::ZERO,
-        };
         let started = Instant::now();
         let options = Options {
             cancel: context.cancel.child(),
@@ -81,7 +65,7 @@ impl Unpack<'_> {
         let jobs = options.jobs.get().min(self.archives.all.len());
         let gains = Mutex::new(Gains::default());
         let retries = AtomicU32::new(0);
-        watched(&progress, totals, hold, context, || {
+        watched(&progress, self.base, holds, context, || {
             let work = Work {
                 unpack: self,
                 judge: &judge,

@@ -1,4 +1,4 @@
-//! While a copy runs: telling how far it is, and looking after the hold on the backup.
+//! While a copy runs: telling how far it is, and looking after the hold on what is copied.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,13 +18,13 @@ const HOLD_EVERY: Duration = Duration::from_secs(5);
 pub(crate) fn watched<T: Send>(
     progress: &TransferProgress,
     base: Progress,
-    hold: Option<Hold>,
+    holds: &mut Vec<Hold>,
     context: &Context<'_>,
     work: impl FnOnce() -> T,
 ) -> T {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(progress, base, hold, &done, context));
+        let watcher = scope.spawn(|| watch(progress, base, holds, &done, context));
         let result = work();
         done.store(true, Ordering::Relaxed);
         watcher.thread().unpark();
@@ -35,7 +35,7 @@ pub(crate) fn watched<T: Send>(
 fn watch(
     progress: &TransferProgress,
     base: Progress,
-    mut hold: Option<Hold>,
+    holds: &mut Vec<Hold>,
     done: &AtomicBool,
     context: &Context<'_>,
 ) {
@@ -46,8 +46,8 @@ fn watch(
         context.observer.progress(&Progress {
             files_done: base.files_done + progress.files(),
             bytes_done: base.bytes_done + progress.bytes(),
-            wire_bytes: progress.wire_bytes(),
-            elapsed: started.elapsed(),
+            wire_bytes: base.wire_bytes + progress.wire_bytes(),
+            elapsed: base.elapsed + started.elapsed(),
             ..base
         });
         if finished {
@@ -55,14 +55,14 @@ fn watch(
         }
         if looked_at.elapsed() >= HOLD_EVERY {
             looked_at = Instant::now();
-            if let Some(error) = hold.as_mut().and_then(|hold| hold.check().err()) {
+            if let Some(error) = holds.iter_mut().find_map(|hold| hold.check().err()) {
                 // The backup is looked at again when the copy is done; until then nothing is wrong.
                 context.observer.event(Event::Warning {
                     text: "the backup is no longer held against Barman's retention".to_owned(),
                     detail: Some(error.to_string()),
                     hint: None,
                 });
-                hold = None;
+                holds.clear();
             }
         }
         thread::park_timeout(TICK);

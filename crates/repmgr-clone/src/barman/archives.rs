@@ -3,7 +3,7 @@
 use repmgr_barman::{Backup, Barman, TarCodec};
 use repmgr_transfer::{Codec, EntryKind, list};
 
-use super::MANIFEST;
+use super::stored::MANIFEST;
 use crate::{CloneError, Context};
 
 /// The archives of a backup.

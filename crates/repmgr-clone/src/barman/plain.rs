@@ -9,7 +9,8 @@ use repmgr_datadir::{
 use repmgr_transfer::{Entry, EntryKind, Listing, list};
 use repmgr_verify::{Fork, Manifest, RelationFile};
 
-use super::{MANIFEST, manifest_path};
+use super::manifest_path;
+use super::stored::MANIFEST;
 use crate::{CloneError, Context};
 
 /// Without these no server starts, or worse, starts without knowing that it is a backup.
@@ -174,7 +175,7 @@ impl Files {
     }
 
     /// Every file of the manifest must be there, with the right size, which costs nothing to see.
-    pub(super) fn check_manifest(&self, manifest: &Manifest) -> Result<(), CloneError> {
+    pub(super) fn check_manifest(&self, backup: &Backup, manifest: &Manifest) -> Result<(), CloneError> {
         let mut left: HashMap<Vec<u8>, u64> = expected(manifest).collect();
         let mut damages = Vec::new();
         for (source, listing) in self.listings.iter().enumerate() {
@@ -202,6 +203,7 @@ impl Files {
             false => {
                 damages.sort();
                 Err(CloneError::Damaged {
+                    backup: backup.id.clone(),
                     count: damages.len(),
                     damages,
                 })

@@ -1,0 +1,258 @@
+//! An incremental backup: all backups of its chain are fetched, and PostgreSQL makes a whole one of them.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use repmgr_barman::{Barman, Hold};
+use repmgr_datadir::{Building, PG_CONTROL, Tree};
+use repmgr_upstream::Combination;
+
+use crate::barman::{Chain, Content, ServerParameters, Stored};
+use crate::configure::link_tablespace;
+use crate::copy::{Trees, create_directories};
+use crate::fetch::Fetch;
+use crate::place::Places;
+use crate::request::BarmanSource;
+use crate::reuse::Rule;
+use crate::server::shown;
+use crate::{CloneError, Context, CopySummary, Event, Progress};
+
+/// Files of the backups; nobody but us looks at them.
+const PRIVATE_MODE: u32 = 0o600;
+
+/// The backups of a chain, and where the one that is made of them goes.
+pub(crate) struct Combine<'a> {
+    pub(crate) barman: &'a BarmanSource,
+    pub(crate) chain: &'a Chain,
+    pub(crate) wanted: &'a Stored,
+    /// Those of the wanted backup.
+    pub(crate) parameters: &'a ServerParameters,
+    pub(crate) places: &'a Places,
+    pub(crate) building: &'a Building,
+    /// By which files of the backups that are here count as whole.
+    pub(crate) rule: Rule,
+}
+
+impl Combine<'_> {
+    /// Fetches each backup into a directory of its own, below the clone's state, has them combined and
+    /// takes the result over; its control file, which is kept back, and the figures.
+    pub(crate) fn run(
+        &self,
+        session: &mut Barman,
+        mut holds: Vec<Hold>,
+        context: &Context<'_>,
+    ) -> Result<(Vec<u8>, CopySummary), CloneError> {
+        if self.rule != Rule::Nothing {
+            self.building.keep_only_parts(context.cancel)?;
+        }
+        let mut copied = Copied::new(self);
+        let mut backups = Vec::new();
+        for below in &self.chain.below {
+            let stored = Stored::list(session, below.backup.clone(), context)?;
+            let mut parameters = stored.parameters(session, context)?;
+            // Archives do not say it before they are unpacked.
+            parameters.pages = parameters.pages.or(self.parameters.pages);
+            backups.push(self.fetch(&stored, &parameters, session, &mut holds, &mut copied, context)?);
+        }
+        let wanted = self.fetch(
+            self.wanted,
+            self.parameters,
+            session,
+            &mut holds,
+            &mut copied,
+            context,
+        )?;
+        drop(holds);
+        let summary = copied.summary(self.parameters);
+        context.observer.event(Event::CopyFinished {
+            summary: summary.clone(),
+        });
+        backups.push(wanted);
+        let control = self.combine(&backups, context)?;
+        Ok((control, summary))
+    }
+
+    /// One backup, complete as it was when it was made.
+    fn fetch(
+        &self,
+        stored: &Stored,
+        parameters: &ServerParameters,
+        session: &mut Barman,
+        holds: &mut Vec<Hold>,
+        copied: &mut Copied,
+        context: &Context<'_>,
+    ) -> Result<Part, CloneError> {
+        let part = |name: &str| self.building.part(&format!("{}/{name}", stored.backup.id));
+        let tablespaces = &stored.backup.tablespaces;
+        let part = Part {
+            data: part("data")?,
+            tablespaces: tablespaces
+                .iter()
+                .map(|tablespace| part(&tablespace.oid.to_string()))
+                .collect::<Result<_, _>>()?,
+        };
+        let trees = Trees {
+            data: &part.data,
+            tablespaces: &part.tablespaces,
+            wal: None,
+        };
+        if let Content::Files(files) = &stored.content {
+            create_directories(files, &trees)?;
+        }
+        part.data.create_dir("pg_tblspc")?;
+        for (tablespace, tree) in tablespaces.iter().zip(&part.tablespaces) {
+            link_tablespace(&part.data, tablespace.oid, tree.path())?;
+        }
+        let fetch = Fetch {
+            barman: self.barman,
+            stored,
+            parameters,
+            trees: &trees,
+            rule: self.rule,
+            base: copied.progress,
+        };
+        let (control, summary) = fetch.run(session, holds, context)?;
+        copied.add(&summary, stored.load(parameters));
+        let manifest = stored.manifest_file(session, context)?;
+        stored.parse_manifest(&manifest)?;
+        part.data
+            .write_durable("backup_manifest", &manifest, PRIVATE_MODE)?;
+        part.data.write_durable(PG_CONTROL, &control, PRIVATE_MODE)?;
+        Ok(part)
+    }
+
+    fn combine(&self, backups: &[Part], context: &Context<'_>) -> Result<Vec<u8>, CloneError> {
+        let building = self.building;
+        let (Some(full), Some(newest)) = (backups.first(), backups.last()) else {
+            unreachable!("a chain has two backups at least");
+        };
+        let places: Vec<&Path> = self
+            .places
+            .tablespaces
+            .iter()
+            .map(|place| place.dir.path())
+            .collect();
+        let combination = Combination {
+            backups: backups.iter().map(|part| part.data.path().to_owned()).collect(),
+            output: building.staging(),
+            tablespace_mapping: newest
+                .tablespaces
+                .iter()
+                .zip(&places)
+                .map(|(tree, place)| (tree.path().to_owned(), (*place).to_owned()))
+                .collect(),
+            link: self.chain.can_link && can_link(&full.data, building.tree().path(), &places),
+        };
+        let program = &self.chain.program;
+        context.observer.event(Event::Combining {
+            backups: backups.len(),
+            command: shown(&program.program, combination.arguments()),
+        });
+        let failed = |source| CloneError::combine(&self.wanted.backup, source);
+        let said = program.run(&combination, context.cancel).map_err(failed)?;
+        if !said.is_empty() {
+            context.observer.event(Event::Warning {
+                text: "pg_combinebackup has something to say".to_owned(),
+                detail: Some(said.join("\n")),
+                hint: None,
+            });
+        }
+        let control = building.adopt_staged()?;
+        let data = building.tree();
+        for place in &self.places.tablespaces {
+            // It leads there, but the program spells paths in its own way.
+            data.remove(format!("pg_tblspc/{}", place.origin.oid))?;
+            link_tablespace(&data, place.origin.oid, place.dir.path())?;
+        }
+        if self.places.wal.is_some() {
+            // A link comes in its place.
+            data.remove_all("pg_wal", context.cancel)?;
+        }
+        self.wanted.check_control(&control)?;
+        building.remove_parts(context.cancel)?;
+        Ok(control)
+    }
+}
+
+/// A backup of the chain here.
+struct Part {
+    data: Tree,
+    /// In the order of the backup.
+    tablespaces: Vec<Tree>,
+}
+
+/// Whether files of the backups can be linked into the data directory and all tablespaces. A device number
+/// would not tell: one file system can be mounted twice.
+fn can_link(full: &Tree, data: &Path, tablespaces: &[&Path]) -> bool {
+    let file = full.path().join("PG_VERSION");
+    let tried = |dir: &Path| {
+        let probe = dir.join(".repmgr-link");
+        // Left over by a run that was killed, perhaps.
+        let _ = fs::remove_file(&probe);
+        fs::hard_link(&file, &probe).and_then(|()| fs::remove_file(&probe))
+    };
+    [data].iter().chain(tablespaces).all(|dir| match tried(dir) {
+        Ok(()) => true,
+        Err(error) => {
+            log::debug!("files are not linked: \"{}\": {error}", dir.display());
+            false
+        }
+    })
+}
+
+/// What was copied so far, of all.
+struct Copied {
+    progress: Progress,
+    summary: CopySummary,
+}
+
+impl Copied {
+    fn new(combine: &Combine<'_>) -> Self {
+        let below = combine.chain.below.iter().map(|below| below.load);
+        let all = below.chain([combine.wanted.load(combine.parameters)]);
+        let (files, bytes) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        Self {
+            progress: Progress::to_do(files, bytes),
+            summary: CopySummary {
+                files: 0,
+                bytes: 0,
+                reused_files: 0,
+                reused_bytes: 0,
+                wire_bytes: 0,
+                elapsed: Duration::ZERO,
+                verified: String::new(),
+                jobs: 0,
+                compression: String::new(),
+                retries: 0,
+            },
+        }
+    }
+
+    fn add(&mut self, one: &CopySummary, load: (u64, u64)) {
+        let (progress, sum) = (&mut self.progress, &mut self.summary);
+        progress.files_done += load.0;
+        progress.bytes_done += load.1;
+        progress.bytes_reused += one.reused_bytes;
+        progress.wire_bytes += one.wire_bytes;
+        progress.elapsed += one.elapsed;
+        sum.files += one.files;
+        sum.bytes += one.bytes;
+        sum.reused_files += one.reused_files;
+        sum.reused_bytes += one.reused_bytes;
+        sum.wire_bytes += one.wire_bytes;
+        sum.elapsed += one.elapsed;
+        sum.jobs = sum.jobs.max(one.jobs);
+        sum.retries += one.retries;
+        if !one.compression.is_empty() {
+            sum.compression.clone_from(&one.compression);
+        }
+    }
+
+    fn summary(self, parameters: &ServerParameters) -> CopySummary {
+        CopySummary {
+            verified: parameters.verified_by(),
+            ..self.summary
+        }
+    }
+}
