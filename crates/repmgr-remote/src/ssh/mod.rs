@@ -125,6 +125,15 @@ impl SshHost {
         })
     }
 
+    /// The user to log in as, by all that may name one. Reads the configuration; connects nowhere.
+    ///
+    /// # Errors
+    /// If the configuration cannot be read.
+    pub fn user(&self) -> Result<String, ConnectError> {
+        let config = self.config().map_err(|kind| kind.at(&self.destination))?;
+        Ok(config.user.clone())
+    }
+
     fn config(&self) -> Result<Arc<ClientConfig>, Kind> {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*config {
