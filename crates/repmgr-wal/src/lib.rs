@@ -1,6 +1,5 @@
 //! WAL out of Barman's archive.
 
-mod address;
 mod archive;
 mod check;
 mod cluster;
@@ -14,7 +13,6 @@ mod receive;
 mod restore;
 mod spool;
 
-pub use address::ServerAddress;
 pub use archive::{Archive, ArchiveOptions, Transport};
 pub use check::{ContentError, SegmentHeader};
 pub use cluster::Cluster;

@@ -8,8 +8,8 @@ use crate::check::SegmentHeader;
 use crate::spool::{Asked, CallKind, flush_for, is_recovery_file};
 use crate::{FetchError, Spool, WalFileName, deliver};
 
-/// How long a prefetcher may take to answer before the caller goes to the archive himself.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a prefetcher may get nothing before the caller goes to the archive himself.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A file was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

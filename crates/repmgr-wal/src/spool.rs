@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use repmgr_types::{SystemId, WalSegmentName};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
 
 use crate::check::{HEADER_LEN, SegmentHeader, check_segment_header};
 use crate::deliver::{DirectoryFlush, FileError, directory_of, rename};
@@ -101,12 +102,23 @@ impl Spool {
         self.dir.join(name.to_string())
     }
 
+    /// Whether nobody else can put files here: a directory in `/var/tmp` may be somebody's who knows
+    /// the name to expect.
+    fn is_private(&self) -> bool {
+        let foreign = |m: fs::Metadata| !m.is_dir() || m.uid() != geteuid().as_raw() || m.mode() & 0o022 != 0;
+        fs::symlink_metadata(&self.dir).is_ok_and(|m| !foreign(m))
+    }
+
     /// Moves a file to `destination` if it is here and still what it was.
     pub(crate) fn take(&self, name: WalFileName, destination: &Path) -> Result<Asked, FileError> {
         let path = self.path(name);
         let Ok(mut file) = File::open(&path) else {
             return Ok(Asked::Unknown);
         };
+        if !self.is_private() {
+            log::debug!("\"{}\" is open to others; it is not used", self.dir.display());
+            return Ok(Asked::Unknown);
+        }
         let header = match name {
             WalFileName::Segment(segment) => match self.check(segment, &mut file) {
                 Some(header) => Some(header),
@@ -148,7 +160,9 @@ impl Spool {
             return false;
         };
         // Given up with the file at the end of this function.
-        flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+        let locked =
+            flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK);
+        locked && self.is_private()
     }
 
     /// Tells the prefetcher how far the caller is. Best effort: without, it is slower, not wrong.
@@ -169,7 +183,13 @@ impl Spool {
         token
     }
 
-    /// Asks the prefetcher for a file and waits for it.
+    /// What the prefetcher has got so far, to see whether it gets on.
+    fn progress(&self) -> u64 {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.filter_map(|e| Some(e.metadata().ok()?.len())).sum()
+    }
+
+    /// Asks the prefetcher for a file and waits for it, until nothing has come for `limit`.
     pub(crate) fn ask(
         &self,
         name: WalFileName,
@@ -177,10 +197,10 @@ impl Spool {
         limit: Duration,
     ) -> Result<Asked, FileError> {
         let token = self.tell(CallKind::Want, name);
-        let started = Instant::now();
+        let (mut progress, mut moved) = (0, Instant::now());
         let mut pause = Duration::from_millis(1);
         let mut looked = Instant::now();
-        while started.elapsed() < limit {
+        while moved.elapsed() < limit {
             // The answer first: the file is there before an answer says so.
             let answer = self.answer(&token);
             let found = self.take(name, destination)?;
@@ -196,6 +216,10 @@ impl Spool {
                 looked = Instant::now();
                 if !self.is_served() {
                     break;
+                }
+                let now = self.progress();
+                if now != progress {
+                    (progress, moved) = (now, Instant::now());
                 }
             }
             sleep(pause);
@@ -237,6 +261,13 @@ impl HeldSpool {
             .mode(0o700)
             .create(&spool.dir)
             .map_err(FileError::new("create", &spool.dir))?;
+        if !spool.is_private() {
+            let open = io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "others own it or can write to it",
+            );
+            return Err(FileError::new("use", &spool.dir)(open));
+        }
         let path = spool.dir.join(LOCK);
         let lock = OpenOptions::new()
             .write(true)

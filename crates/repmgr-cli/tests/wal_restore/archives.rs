@@ -139,3 +139,27 @@ fn a_login_shell_that_talks_does_not_get_into_the_file() {
         .unwrap();
     bench.delivers(&node, &["--no-prefetch"], &bench.segments[0]);
 }
+
+#[test]
+fn a_forced_command_that_lets_only_get_wal_pass_is_enough() {
+    let bench = Bench::new(BarmanVersion::V3_4, 2);
+    let scratch = bench.lab.scratch();
+    let guard = scratch.join("home/only-get-wal");
+    let script = "#!/bin/sh\ncase $SSH_ORIGINAL_COMMAND in\n*[\\;\\&\\|\\<\\>\\`\\$]*) ;;\n\
+                  barman\\ *get-wal*) exec $SSH_ORIGINAL_COMMAND ;;\nesac\necho 'not allowed' >&2\nexit 1\n";
+    scratch.write(&guard, script, 0o700).unwrap();
+    let keys = fs::read_to_string(scratch.join("ssh/authorized_keys")).unwrap();
+    let forced = format!("command=\"{}\" {keys}", guard.display());
+    scratch.write("ssh/authorized_keys", &forced, 0o600).unwrap();
+    let node = bench.node("forced");
+    for name in &bench.segments {
+        bench.delivers(&node, &[], name);
+    }
+    let missing = bench.call(&node, &["--no-prefetch"], "0000000100000000000000F0");
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    let tested = repmgr_lab::run(&mut bench.command(&node, &["--test", "barmansrv", SERVER]), LIMIT).unwrap();
+    assert!(tested.status.success(), "{tested:?}");
+    bench.lab.sshd().stop().unwrap();
+    let unreachable = bench.call(&node, &["--no-prefetch"], "0000000100000000000000F0");
+    assert_eq!(unreachable.status.code(), Some(2), "{unreachable:?}");
+}

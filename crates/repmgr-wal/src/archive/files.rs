@@ -34,6 +34,21 @@ pub(super) enum SendError {
     Receive(ReceiveError),
 }
 
+impl SendError {
+    fn named(self, server: &str) -> Self {
+        match self {
+            Self::Fetch(FetchError::Remote(e)) => Self::Fetch(FetchError::Remote(named(e, server))),
+            other => other,
+        }
+    }
+}
+
+/// What the script does, for messages, instead of the script.
+fn named(mut error: RemoteError, server: &str) -> RemoteError {
+    error.command = format!("read the WAL archive of server {server}");
+    error
+}
+
 impl From<FetchError> for SendError {
     fn from(error: FetchError) -> Self {
         Self::Fetch(error)
@@ -116,7 +131,8 @@ impl Archive {
             let mut records = Records::new(records.into_rest())?;
             let end = receive_all(&mut records, names, each)?;
             Ok((located, Some(end)))
-        })?;
+        })
+        .map_err(|e| e.named(&server))?;
         match located.location {
             Some(location) if location.backup_directory == located.directory => {
                 self.proven = self.options.system_id.is_some() && located.system_id == self.options.system_id;
@@ -146,7 +162,9 @@ impl Archive {
             bulk: true,
             ..Default::default()
         };
-        Ok(self.connection()?.start(command, options)?)
+        let server = self.options.address.server.clone();
+        let started = self.connection()?.start(command, options);
+        started.map_err(|e| FetchError::Remote(named(e, &server)))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{ContentError, FetchError, WalFileName};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Archive {
-    /// Barman with its global options; the command may be several words, `sudo -u barman barman`.
+    /// Barman with its global options.
     pub(super) fn barman(&self, words: &[&str]) -> ShellCommand {
         let address = &self.options.address;
         let mut program = address.command.split_whitespace();
@@ -38,7 +38,14 @@ impl Archive {
             idle_timeout: IDLE_TIMEOUT,
             ..Default::default()
         };
-        let output = run(&mut **self.connection()?, &command, options, 64 * 1024)?;
+        let output = self.with_session(|archive| {
+            Ok(run(
+                &mut **archive.connection()?,
+                &command,
+                options.clone(),
+                64 * 1024,
+            )?)
+        })?;
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         if output.exit.success() {
             Ok(said)

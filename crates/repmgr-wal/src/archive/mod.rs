@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use repmgr_remote::{Connection, Host};
+use repmgr_barman::ServerAddress;
+use repmgr_remote::{Connection, Host, RemoteErrorKind};
 use repmgr_types::{SystemId, WalSegmentName};
 
 use self::files::{SendEnd, SendError};
@@ -17,7 +18,7 @@ use self::location::Location;
 use crate::check::{check_branch, needs_history};
 use crate::history::TimelineHistory;
 use crate::receive::{ReceiveError, Received, receive};
-use crate::{ContentError, FetchError, ServerAddress, WalFileName};
+use crate::{ContentError, FetchError, WalFileName};
 
 /// Nothing received for so long: a disk that spins up, a Python that starts on a busy host.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,10 +50,13 @@ impl Transport {
 }
 
 /// What to fetch, and from which server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ArchiveOptions {
-    /// Barman and its server.
+    /// Barman and its server. The command may be several words: `sudo -n -u barman barman`.
     pub address: ServerAddress,
+    /// The same host for plain command lines, to turn to where a forced command
+    /// (`command="..."` in `authorized_keys`) lets nothing pass but `barman get-wal`.
+    pub plain_host: Option<Arc<dyn Host>>,
     /// The cluster the files must belong to; unknown for a directory without `global/pg_control`.
     pub system_id: Option<SystemId>,
     /// Take an unfinished `.partial` segment where there is no whole one.
@@ -149,27 +153,34 @@ impl Archive {
         self.with_session(|archive| archive.run_once(names, dir, keep))
     }
 
-    /// Makes one more attempt where a kept connection turns out to have ended.
+    /// Makes one more attempt where a kept connection turns out to have ended, and where the host
+    /// takes plain command lines only.
     fn with_session<T>(
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<T, FetchError>,
     ) -> Result<T, FetchError> {
         let kept = self.connection.is_some();
-        match attempt(self) {
+        let mut result = attempt(self);
+        match &result {
+            Err(FetchError::Remote(e)) if matches!(e.kind, RemoteErrorKind::NoStartMark { .. }) => {
+                if let Some(plain) = self.options.plain_host.take() {
+                    log::debug!("{e}; trying \"barman get-wal\" as a plain command");
+                    (self.host, self.connection, self.way) = (plain, None, Some(Way::GetWal));
+                    result = attempt(self);
+                }
+            }
             // A fresh one is given no second try.
             Err(error) if kept && error.is_transient() => {
                 log::debug!("{error}; connecting again");
                 self.connection = None;
-                attempt(self)
+                result = attempt(self);
             }
-            Err(error) => {
-                if error.is_transient() {
-                    self.connection = None;
-                }
-                Err(error)
-            }
-            done => done,
+            _ => {}
         }
+        if result.as_ref().is_err_and(FetchError::is_transient) {
+            self.connection = None;
+        }
+        result
     }
 
     fn fetch_once(&mut self, name: WalFileName, dir: &Path) -> Result<Received, FetchError> {

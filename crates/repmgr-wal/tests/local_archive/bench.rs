@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use repmgr_barman::ServerAddress;
 use repmgr_remote::LocalHost;
 use repmgr_types::{CancelToken, SystemId, WalSegmentName, WalSegmentSize};
 use repmgr_wal::{
-    Archive, ArchiveOptions, Cluster, FetchError, Restored, ServerAddress, Spool, Transport, WalFileName,
-    restore,
+    Archive, ArchiveOptions, Cluster, FetchError, Restored, Spool, Transport, WalFileName, restore,
 };
 use tempfile::TempDir;
 
@@ -102,6 +102,7 @@ impl Bench {
                 command: self.path("barman").display().to_string(),
                 config: Some(self.path("barman.conf").display().to_string()),
             },
+            plain_host: None,
             system_id: self.cluster().system_id(),
             partial: self.partial,
             transport: Transport::Fast,

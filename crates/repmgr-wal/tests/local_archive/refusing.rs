@@ -169,11 +169,12 @@ fn barmans_refusals_are_no_absent_files() {
 fn a_server_that_barman_would_take_for_an_option_is_refused() {
     let bench = Bench::new();
     let mut options = repmgr_wal::ArchiveOptions {
-        address: repmgr_wal::ServerAddress {
+        address: repmgr_barman::ServerAddress {
             server: "--all".into(),
             command: "barman".into(),
             config: None,
         },
+        plain_host: None,
         system_id: None,
         partial: false,
         transport: repmgr_wal::Transport::Fast,

@@ -7,6 +7,7 @@
 
 mod arguments;
 mod background;
+mod plain_ssh;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,14 +16,15 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use clap::Parser;
+use repmgr_barman::ServerAddress;
 use repmgr_remote::{Host, LocalHost, SshHost, SshOptions};
 use repmgr_types::{CancelToken, SystemId};
 use repmgr_wal::{
-    Archive, ArchiveOptions, Cluster, FetchError, ServerAddress, Spool, WalFileName, is_recovery_file,
-    restore,
+    Archive, ArchiveOptions, Cluster, FetchError, Spool, WalFileName, is_recovery_file, restore,
 };
 
 use self::arguments::Arguments;
+use self::plain_ssh::PlainSsh;
 
 /// The limit for each step of connecting, where the SSH configuration sets none: a standby that waits
 /// for us does not try to stream.
@@ -163,6 +165,7 @@ fn archive(
     cluster: &Cluster,
     cancel: &CancelToken,
 ) -> Result<Archive, FetchError> {
+    let mut plain_host: Option<Arc<dyn Host>> = None;
     let host: Arc<dyn Host> = if arguments.local {
         Arc::new(LocalHost::new(cancel.clone()))
     } else {
@@ -174,7 +177,13 @@ fn archive(
             cancel: cancel.clone(),
             ..SshOptions::default()
         };
-        Arc::new(SshHost::new(&arguments.host, options)?)
+        let ssh = Arc::new(SshHost::new(&arguments.host, options)?);
+        plain_host = Some(Arc::new(PlainSsh::new(
+            Arc::clone(&ssh),
+            arguments.port(),
+            cancel,
+        )));
+        ssh
     };
     let options = ArchiveOptions {
         address: ServerAddress {
@@ -182,6 +191,7 @@ fn archive(
             command: arguments.barman_command.clone(),
             config: arguments.config.clone(),
         },
+        plain_host,
         system_id,
         partial: arguments.partial,
         transport: arguments.transport(),
