@@ -49,8 +49,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 const RETRY_MISSING: Duration = Duration::from_secs(2);
 /// The same for an archive that could not be reached: doubled each time up to the second value.
 const RETRY_FAILED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// A part of the file system that is left to PostgreSQL: a tenth.
-const KEEP_FREE: u64 = 10;
+/// Of the file system a tenth is left to PostgreSQL, or this much if that is less.
+const KEEP_FREE: u64 = 2 << 30;
 
 /// Fetches the segments behind [`PrefetchOptions::delivered`] into the spool, follows the calls of
 /// [`restore`](crate::restore), and returns when nobody needs it any more.
@@ -232,12 +232,13 @@ impl Prefetcher {
         Ok(run)
     }
 
-    /// Segments that fit while a tenth of the file system stays free for PostgreSQL.
+    /// Segments that fit while enough of the file system stays free for PostgreSQL.
     fn room_on_disk(&self, size: WalSegmentSize) -> u64 {
-        match rustix::fs::statvfs(self.held.spool.dir()) {
-            Ok(fs) => fs.f_bavail.saturating_sub(fs.f_blocks / KEEP_FREE) * fs.f_frsize / size.bytes(),
-            Err(_) => 0,
-        }
+        let Ok(fs) = rustix::fs::statvfs(self.held.spool.dir()) else {
+            return 0;
+        };
+        let keep = (fs.f_blocks * fs.f_frsize / 10).min(KEEP_FREE);
+        (fs.f_bavail * fs.f_frsize).saturating_sub(keep) / size.bytes()
     }
 
     fn run_ahead(&mut self, run: &[WalSegmentName]) -> Result<(), FileError> {
