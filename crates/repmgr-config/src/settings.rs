@@ -177,8 +177,8 @@ settings! {
     async_query_timeout: u32 = 60, "any";
     /// How long a standby waits for the new primary's word.
     primary_notification_timeout: u32 = 60, "any";
-    /// How long `repmgrd` waits for a standby to start; -1 for the default.
-    repmgrd_standby_startup_timeout: i32 = -1, "any";
+    /// How long `repmgrd` waits for a standby to start.
+    repmgrd_standby_startup_timeout: i32 = 60, "any";
     /// File that holds `repmgrd`'s process id.
     repmgrd_pid_file: Option<PathBuf> = None, "any";
     /// Whether `repmgrd` ends when its node is marked inactive.
@@ -190,7 +190,7 @@ settings! {
     /// How `repmgrd` sees that a node is up.
     connection_check_type: ConnectionCheckType = ConnectionCheckType::Ping, "any";
     /// The query for `connection_check_type=query`.
-    connection_check_query: Option<String> = None, "any";
+    connection_check_query: Option<String> = Some("SELECT 1".to_owned()), "any";
     /// Whether a standby promotes only if no other sees the primary.
     primary_visibility_consensus: bool = false, "any";
     /// Whether a standby promotes whatever it missed.
