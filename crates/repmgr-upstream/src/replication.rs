@@ -36,7 +36,7 @@ pub struct SystemIdentification {
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicationCheckError {
     /// One of them could not be opened.
-    #[error("{wanted} replication connections are needed, {opened} could be opened")]
+    #[error("replication connections: {wanted} needed, {opened} could be opened")]
     Connect {
         /// How many are needed.
         wanted: u32,

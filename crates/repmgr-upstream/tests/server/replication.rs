@@ -107,7 +107,7 @@ fn a_session_for_queries_proves_nothing_about_replication() {
     );
     assert_eq!(
         error.to_string(),
-        "1 replication connections are needed, 0 could be opened"
+        "replication connections: 1 needed, 0 could be opened"
     );
     assert!(
         error.hint().unwrap().contains("database \"replication\""),
