@@ -121,6 +121,7 @@ impl Session {
                 "the following problems were found in the configuration file:",
                 &lines(&loaded.warnings),
             );
+            self.tell_application_name(loaded);
         }
         let given = Given {
             line,
@@ -178,6 +179,15 @@ impl Session {
         let loaded = repmgr_config::load(&path).map_err(Failure::Config)?;
         loaded.node().map_err(Failure::Config)?;
         Ok(Some(loaded))
+    }
+
+    /// As repmgr tells it.
+    fn tell_application_name(&self, loaded: &Loaded) {
+        let Ok(node) = loaded.node() else { return };
+        if node.conninfo.get("application_name").is_some_and(|name| name != node.name) {
+            let text = "\"application_name\" is set in repmgr.conf but will be replaced by the node name";
+            self.log.line(LogLevel::Notice, text);
+        }
     }
 
     fn tell_search(&self, here: &Path, found: Option<&Path>) {

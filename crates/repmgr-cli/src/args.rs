@@ -116,7 +116,8 @@ pub(crate) struct Args {
     /// Role for replication connections, instead of the one in the upstream node's record
     #[arg(long, value_name = "USERNAME", help_heading = CLONE)]
     pub(crate) replication_user: Option<String>,
-    /// No effect in this repmgr
+    /// Role for what the connection's own may not do: creating a replication slot, seeing where
+    /// configuration files are
     #[arg(short = 'S', long, value_name = "USERNAME", help_heading = CLONE)]
     pub(crate) superuser: Option<String>,
     /// Connection string of the upstream node, instead of the one in its record

@@ -87,10 +87,6 @@ impl Given<'_> {
             }
         }
         warn(
-            args.superuser.is_some(),
-            "-S/--superuser has no effect in this repmgr",
-        );
-        warn(
             args.replication_user.is_some() && args.upstream_conninfo.is_some(),
             "--replication-user ineffective when specifying --upstream-conninfo",
         );
@@ -220,6 +216,7 @@ impl Given<'_> {
             node_id: self.values.upstream_node_id,
             conninfo: self.values.upstream_conninfo.clone(),
             replication_user: self.args().replication_user.clone(),
+            superuser: self.args().superuser.clone(),
             no_connection: self.args().no_upstream_connection && self.is_from_barman(),
         }
     }

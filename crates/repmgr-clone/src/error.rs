@@ -406,6 +406,11 @@ impl CloneError {
             | Self::NoManifest { .. }
             | Self::Transfer(_) => K::Barman,
             Self::Damaged { .. } | Self::BaseBackup(_) | Self::VerifyBackup(_) => K::Copy,
+            // As in repmgr: without a way there nothing was tried.
+            Self::ExternalFile {
+                source: ExternalFileError::Connect(_),
+                ..
+            } => K::Prerequisite,
             Self::ExternalFile { .. } => K::ExternalFile,
             Self::Connect { .. } => K::Connection,
             Self::Query(_) => K::Query,

@@ -2,7 +2,7 @@
 
 use repmgr_types::{Conninfo, PgVersion, SystemId, Timeline};
 use repmgr_upstream::{
-    ConnectError, ConnectErrorKind, ExtensionState, NodeRecord, Requirements, Severity, Upstream,
+    ConfigFile, ConnectError, ConnectErrorKind, ExtensionState, NodeRecord, Requirements, Severity, Upstream,
     check_replication, connect, connect_replication,
 };
 
@@ -153,10 +153,41 @@ impl Nodes {
 
     /// A new session with the upstream node.
     pub(crate) fn connect_upstream(&self, context: &Context<'_>) -> Result<Upstream, CloneError> {
-        connect(&self.upstream_conninfo, context.environment).map_err(|source| CloneError::Connect {
+        self.connect_upstream_as(None, context)
+    }
+
+    /// The same as another user than that of its connection string.
+    pub(crate) fn connect_upstream_as(
+        &self,
+        user: Option<&str>,
+        context: &Context<'_>,
+    ) -> Result<Upstream, CloneError> {
+        let conninfo = as_user(&self.upstream_conninfo, user);
+        connect(&conninfo, context.environment).map_err(|source| CloneError::Connect {
             role: "upstream node",
             source,
         })
+    }
+
+    /// The source node's configuration files, asked as `superuser` if our own role may not know.
+    pub(crate) fn config_files(
+        &self,
+        superuser: Option<&str>,
+        context: &Context<'_>,
+    ) -> Result<Vec<ConfigFile>, CloneError> {
+        let Some(source) = &self.source else {
+            return Ok(Vec::new());
+        };
+        let role = match superuser {
+            Some(role) if !source.node.privileges()?.can_read_settings() => role,
+            _ => return Ok(source.node.config_files()?),
+        };
+        let session = connect(&as_user(&source.conninfo, Some(role)), context.environment);
+        let session = session.map_err(|source| CloneError::Connect {
+            role: "source node",
+            source,
+        })?;
+        Ok(session.config_files()?)
     }
 
     /// Records an event where repmgr keeps them. A long copy may have outlived the session.

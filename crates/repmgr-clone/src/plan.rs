@@ -16,6 +16,7 @@ use crate::place::{self, Identity, Places};
 use crate::request::{BarmanSource, ServerSource, Source, Standby};
 use crate::reuse::{Rule, delta_rule};
 use crate::server::{self, ServerBase};
+use crate::slot::{InUse, Slot};
 use crate::{CloneError, CloneRequest, Context, Event, Method};
 
 /// What a clone will do. Its `Display` is for people, several lines.
@@ -156,6 +157,9 @@ pub(crate) fn gather<'r>(
     found
         .nodes
         .check_replication(request, &found.cluster, context, !take)?;
+    if !take {
+        Slot::check(request.standby(), &found.nodes, InUse::Refuse, context)?;
+    }
     let external = gathering.external_files(&found.nodes)?;
     if let Base::Barman {
         source, parameters, ..
@@ -478,12 +482,11 @@ impl<'r> Gathering<'r, '_, '_> {
 
     /// Reads configuration files outside the source's data directory, if they are wanted.
     fn external_files(&self, nodes: &Nodes) -> Result<Option<Fetched>, CloneError> {
-        let (Some(wanted), Some(node)) = (&self.request.external_files, nodes.source()) else {
+        let (Some(wanted), Some(_)) = (&self.request.external_files, nodes.source()) else {
             return Ok(None);
         };
-        let fetched = node
-            .config_files()
-            .map_err(CloneError::from)
+        let fetched = nodes
+            .config_files(self.request.upstream.superuser.as_deref(), self.context)
             .and_then(|files| external::fetch(wanted, files));
         match fetched {
             Ok(fetched) => Ok(Some(fetched)),

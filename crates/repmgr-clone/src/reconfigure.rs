@@ -85,7 +85,7 @@ pub fn write_replication_configuration(
     };
     let names_slot = request.replication.use_slot && record.slot_name.is_none();
     if dry_run {
-        Slot::check(standby, &upstream, in_use, context)?;
+        Slot::check(standby, &nodes, in_use, context)?;
         if names_slot {
             let text = format!(
                 "would set \"slot_name\" for node \"{}\" (ID: {}) to \"{}\"",

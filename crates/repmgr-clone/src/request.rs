@@ -205,6 +205,8 @@ pub struct UpstreamChoice {
     pub conninfo: Option<Conninfo>,
     /// Role for replication connections, instead of the one in its record.
     pub replication_user: Option<String>,
+    /// Role for what the others may not do: creating a slot, seeing where configuration files are.
+    pub superuser: Option<String>,
     /// Do not connect to any node; only for clones from Barman.
     pub no_connection: bool,
 }

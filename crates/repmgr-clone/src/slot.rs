@@ -1,7 +1,7 @@
 //! The replication slot of the standby, made before anything that will need it, so that it keeps the
 //! WAL the standby will need.
 
-use repmgr_upstream::Upstream;
+use repmgr_upstream::{ReplicationCheckError, ReplicationConnection, Upstream, connect_replication};
 
 use crate::node::Nodes;
 use crate::request::Standby;
@@ -14,6 +14,71 @@ pub(crate) struct Slot {
     created: bool,
     /// The node that is copied has it.
     on_source: bool,
+    /// The role that may make slots if no other may.
+    superuser: Option<String>,
+}
+
+/// A role that may make slots on the upstream node, which that of its connection string need not be.
+enum Maker {
+    /// It may.
+    Own,
+    /// The one named for such things.
+    Superuser(Upstream),
+    /// The one that the standby will stream as.
+    Replication(ReplicationConnection),
+}
+
+impl Maker {
+    /// In the order of repmgr.
+    fn find(
+        upstream: &Upstream,
+        superuser: Option<&str>,
+        nodes: &Nodes,
+        context: &Context<'_>,
+    ) -> Result<Self, CloneError> {
+        if upstream.privileges()?.can_replicate() {
+            return Ok(Self::Own);
+        }
+        if let Some(role) = superuser {
+            return nodes.connect_upstream_as(Some(role), context).map(Self::Superuser);
+        }
+        connect_replication(&nodes.replication_conninfo(), context.environment)
+            .map(Self::Replication)
+            .map_err(|source| CloneError::Replication {
+                role: "upstream node",
+                source: ReplicationCheckError::Connect {
+                    wanted: 1,
+                    opened: 0,
+                    source,
+                },
+            })
+    }
+
+    fn user<'a>(&'a self, upstream: &'a Upstream) -> &'a str {
+        match self {
+            Self::Own => upstream.user(),
+            Self::Superuser(session) => session.user(),
+            Self::Replication(connection) => connection.user(),
+        }
+    }
+
+    fn create(&self, upstream: &Upstream, name: &str) -> Result<(), CloneError> {
+        match self {
+            Self::Own => upstream.create_physical_slot(name).map(drop)?,
+            Self::Superuser(session) => session.create_physical_slot(name).map(drop)?,
+            Self::Replication(connection) => connection.create_physical_slot(name)?,
+        }
+        Ok(())
+    }
+
+    fn drop_slot(&self, upstream: &Upstream, name: &str) -> Result<(), CloneError> {
+        match self {
+            Self::Own => upstream.drop_slot(name)?,
+            Self::Superuser(session) => session.drop_slot(name)?,
+            Self::Replication(connection) => connection.drop_slot(name)?,
+        }
+        Ok(())
+    }
 }
 
 /// What to think of a slot that somebody streams from.
@@ -45,6 +110,7 @@ impl Slot {
             name: None,
             created: false,
             on_source: false,
+            superuser: standby.upstream.superuser.clone(),
         };
         if !standby.replication.use_slot {
             return Ok(slot);
@@ -67,11 +133,12 @@ impl Slot {
         };
         slot.on_source = nodes.source_is_upstream(&upstream);
         let need = Need::of(&upstream, &name, in_use, context)?;
-        if matches!(need, Need::CreateAnew) {
-            upstream.drop_slot(&name)?;
-        }
         if !matches!(need, Need::Nothing) {
-            upstream.create_physical_slot(&name)?;
+            let maker = Maker::find(&upstream, slot.superuser.as_deref(), nodes, context)?;
+            if matches!(need, Need::CreateAnew) {
+                maker.drop_slot(&upstream, &name)?;
+            }
+            maker.create(&upstream, &name)?;
             slot.created = true;
             context.observer.event(Event::SlotCreated {
                 name: name.clone(),
@@ -82,24 +149,33 @@ impl Slot {
         Ok(slot)
     }
 
-    /// Tells what [`Slot::create`] would do on `upstream`, and why it could not.
+    /// Tells what [`Slot::create`] would do, and why it could not.
     pub(crate) fn check(
         standby: Standby<'_>,
-        upstream: &Upstream,
+        nodes: &Nodes,
         in_use: InUse,
         context: &Context<'_>,
     ) -> Result<(), CloneError> {
-        if !standby.replication.use_slot {
+        if !standby.replication.use_slot || nodes.source().is_none() {
             return Ok(());
         }
         let name = standby.node.slot_name();
-        let text = match Need::of(upstream, &name, in_use, context)? {
-            Need::Nothing => format!("replication slot \"{name}\" exists on the upstream node"),
-            Need::Create => format!("would create replication slot \"{name}\" on the upstream node"),
-            Need::CreateAnew => format!(
-                "would create replication slot \"{name}\" on the upstream node anew: the one there keeps no WAL"
-            ),
+        let upstream = nodes.connect_upstream(context)?;
+        let need = Need::of(&upstream, &name, in_use, context)?;
+        if matches!(need, Need::Nothing) {
+            let text = format!("replication slot \"{name}\" exists on the upstream node");
+            context.observer.event(Event::SettingChecked { text });
+            return Ok(());
+        }
+        let maker = Maker::find(&upstream, standby.upstream.superuser.as_deref(), nodes, context)?;
+        let why = match need {
+            Need::CreateAnew => ": the one there keeps no WAL",
+            _ => "",
         };
+        let text = format!(
+            "replication slot \"{name}\" would be created on the upstream node by user \"{}\"{why}",
+            maker.user(&upstream)
+        );
         context.observer.event(Event::SettingChecked { text });
         Ok(())
     }
@@ -117,7 +193,9 @@ impl Slot {
         };
         let dropped = nodes
             .connect_upstream(context)
-            .and_then(|upstream| Ok(upstream.drop_slot(name)?));
+            .and_then(|upstream| {
+                Maker::find(&upstream, self.superuser.as_deref(), nodes, context)?.drop_slot(&upstream, name)
+            });
         if let Err(error) = dropped {
             context.observer.event(Event::Warning {
                 text: format!("replication slot \"{name}\" could not be dropped from the upstream node"),

@@ -309,7 +309,6 @@ fn options_without_effect_are_warned_of_in_the_order_of_repmgr() {
             "-D/--pgdata will be ignored if a repmgr configuration file is provided",
             "-c/--fast-checkpoint has no effect in Barman mode",
             "-R/--remote-user has no effect in Barman mode",
-            "-S/--superuser has no effect in this repmgr",
             "--replication-user ineffective when specifying --upstream-conninfo",
             "\"config_directory\" set in repmgr.conf, but --copy-external-config-files not provided",
             "--remote-config-file is no longer required",
