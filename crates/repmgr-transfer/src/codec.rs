@@ -7,8 +7,8 @@ use lz4_flex::frame::FrameDecoder;
 /// How bytes are compressed on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// The best that the far side has, zstd before lz4 before nothing, and nothing for batches of
-    /// files after one that did not shrink.
+    /// zstd or lz4, whichever of those that the far side has turns out to be faster, and nothing for
+    /// batches of files after one that did not shrink.
     #[default]
     Auto,
     /// zstd at its fastest ordinary level; an error if the far side does not have it.

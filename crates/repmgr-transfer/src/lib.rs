@@ -59,6 +59,7 @@
 
 mod archive;
 mod batch;
+mod choice;
 mod codec;
 mod complaints;
 mod digest;

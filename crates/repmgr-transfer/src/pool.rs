@@ -9,6 +9,7 @@ use repmgr_remote::{ConnectError, ConnectErrorKind, Connection, Host};
 use repmgr_types::{CancelToken, Cancelled};
 
 use crate::batch::{Batch, Plan};
+use crate::choice::Choice;
 use crate::codec::{Codec, Compression};
 use crate::error::TransferError;
 use crate::fetch::{Failure, Fetched, Fetcher};
@@ -41,6 +42,7 @@ struct State<'a> {
     /// Batches; whether it grows tells progress.
     confirmed: u64,
     payload: [u64; Codec::ALL.len()],
+    choice: Choice,
     summary: Summary,
     failure: Option<TransferError>,
 }
@@ -110,6 +112,7 @@ impl<'a> Pool<'a> {
                 in_flight: 0,
                 confirmed: 0,
                 payload: [0; Codec::ALL.len()],
+                choice: Choice::default(),
                 summary: Summary::default(),
                 failure: None,
             }),
@@ -211,14 +214,16 @@ impl<'a> Pool<'a> {
         let (Some(connection), Some(mut claim)) = (&mut worker.connection, self.claim()) else {
             return ControlFlow::Continue(());
         };
-        let codecs = match worker.plain {
-            0 => self.options.compression.codecs(),
+        let codecs = match (worker.plain, self.options.compression) {
+            (0, Compression::Auto) => self.lock().choice.next(),
+            (0, chosen) => chosen.codecs(),
             _ => Compression::None.codecs(),
         };
+        let started = Instant::now();
         match self.fetcher.fetch(connection.as_mut(), &claim.batch, codecs) {
             Ok(fetched) => {
                 worker.learn(self.options.compression, &fetched);
-                self.arrived(worker, &fetched);
+                self.arrived(worker, &fetched, started.elapsed());
                 claim.settled = true;
             }
             Err(Failure { error, at }) if error.is_transient() => {
@@ -288,8 +293,9 @@ impl<'a> Pool<'a> {
         })
     }
 
-    fn arrived(&self, worker: &mut Worker, fetched: &Fetched) {
+    fn arrived(&self, worker: &mut Worker, fetched: &Fetched, took: Duration) {
         let mut state = self.lock();
+        state.choice.learn(fetched.codec, fetched.bytes, took);
         state.confirmed += 1;
         state.summary.files += fetched.files;
         state.summary.bytes += fetched.bytes;
