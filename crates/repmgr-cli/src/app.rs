@@ -184,7 +184,11 @@ impl Session {
     /// As repmgr tells it.
     fn tell_application_name(&self, loaded: &Loaded) {
         let Ok(node) = loaded.node() else { return };
-        if node.conninfo.get("application_name").is_some_and(|name| name != node.name) {
+        if node
+            .conninfo
+            .get("application_name")
+            .is_some_and(|name| name != node.name)
+        {
             let text = "\"application_name\" is set in repmgr.conf but will be replaced by the node name";
             self.log.line(LogLevel::Notice, text);
         }

@@ -40,7 +40,9 @@ impl Maker {
             return Ok(Self::Own);
         }
         if let Some(role) = superuser {
-            return nodes.connect_upstream_as(Some(role), context).map(Self::Superuser);
+            return nodes
+                .connect_upstream_as(Some(role), context)
+                .map(Self::Superuser);
         }
         connect_replication(&nodes.replication_conninfo(), context.environment)
             .map(Self::Replication)
@@ -191,11 +193,9 @@ impl Slot {
         let Some(name) = self.name.as_ref().filter(|_| self.created) else {
             return;
         };
-        let dropped = nodes
-            .connect_upstream(context)
-            .and_then(|upstream| {
-                Maker::find(&upstream, self.superuser.as_deref(), nodes, context)?.drop_slot(&upstream, name)
-            });
+        let dropped = nodes.connect_upstream(context).and_then(|upstream| {
+            Maker::find(&upstream, self.superuser.as_deref(), nodes, context)?.drop_slot(&upstream, name)
+        });
         if let Err(error) = dropped {
             context.observer.event(Event::Warning {
                 text: format!("replication slot \"{name}\" could not be dropped from the upstream node"),
