@@ -1,11 +1,12 @@
 //! An incremental backup: all backups of its chain are fetched, and PostgreSQL makes a whole one of them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use repmgr_barman::{Barman, Hold};
-use repmgr_datadir::{Building, PG_CONTROL, Tree};
+use repmgr_datadir::{Building, Kind, PG_CONTROL, Tree, TreeError};
 use repmgr_upstream::Combination;
 
 use crate::barman::{Chain, Content, ServerParameters, Stored};
@@ -198,6 +199,25 @@ fn can_link(full: &Tree, data: &Path, tablespaces: &[&Path]) -> bool {
             log::debug!("files are not linked: \"{}\": {error}", dir.display());
             false
         }
+    })
+}
+
+/// The program lets the group read every file it copies where the cluster allows that, also a private key,
+/// which PostgreSQL would refuse then.
+fn restore_modes(newest: &Tree, data: &Tree) -> Result<(), TreeError> {
+    newest.walk(|path, meta| {
+        if meta.kind != Kind::File || meta.mode & 0o040 != 0 {
+            return Ok(());
+        }
+        let Some(file) = data.open_file(path)? else {
+            return Ok(());
+        };
+        file.set_permissions(fs::Permissions::from_mode(meta.mode))
+            .map_err(|source| TreeError::Io {
+                action: "set the mode of",
+                path: data.path().join(path),
+                source,
+            })
     })
 }
 

@@ -7,8 +7,8 @@ use repmgr_recovery::{Mechanism, ReplicationSettings};
 use repmgr_types::PgVersion;
 
 use crate::configure::{STANDBY_SIGNAL, StandbyFiles, heed_own_conf};
+use crate::gather::replication_settings;
 use crate::node::{Cluster, Nodes, check_same_cluster};
-use crate::plan::replication_settings;
 use crate::slot::{InUse, Slot};
 use crate::{CloneError, Context, Effective, Event, ReconfigureRequest};
 

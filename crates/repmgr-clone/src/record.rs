@@ -1,8 +1,8 @@
 //! What stays on record of a clone: a row in `repmgr.events`, and the user's notification.
 
+use crate::gather::Gathered;
 use crate::node::with_causes;
 use crate::notify::NotifiedEvent;
-use crate::plan::Gathered;
 use crate::{CloneError, CloneRequest, Context, Event};
 
 const EVENT: &str = "standby_clone";
