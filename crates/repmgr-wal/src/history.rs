@@ -4,18 +4,18 @@ use crate::ContentError;
 
 /// The ancestry of a timeline, as a `.history` file tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TimelineHistory {
+pub(crate) struct TimelineHistory {
     timeline: Timeline,
     entries: Vec<HistoryEntry>,
 }
 
 /// One ancestor, and where the next one branched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HistoryEntry {
+pub(crate) struct HistoryEntry {
     /// The ancestor.
-    pub timeline: Timeline,
+    pub(crate) timeline: Timeline,
     /// Its end in this history.
-    pub end: Lsn,
+    pub(crate) end: Lsn,
 }
 
 impl TimelineHistory {
@@ -24,7 +24,7 @@ impl TimelineHistory {
     ///
     /// # Errors
     /// If PostgreSQL could not use it.
-    pub fn parse(timeline: Timeline, bytes: &[u8]) -> Result<Self, ContentError> {
+    pub(crate) fn parse(timeline: Timeline, bytes: &[u8]) -> Result<Self, ContentError> {
         let bad = |reason: String| ContentError::History { reason };
         let mut entries: Vec<HistoryEntry> = Vec::new();
         for (number, line) in bytes.split(|b| *b == b'\n').enumerate() {
@@ -56,12 +56,12 @@ impl TimelineHistory {
     }
 
     /// The timeline whose ancestry this is.
-    pub fn timeline(&self) -> Timeline {
+    pub(crate) fn timeline(&self) -> Timeline {
         self.timeline
     }
 
     /// Its ancestors, the eldest first.
-    pub fn entries(&self) -> &[HistoryEntry] {
+    pub(crate) fn entries(&self) -> &[HistoryEntry] {
         &self.entries
     }
 }

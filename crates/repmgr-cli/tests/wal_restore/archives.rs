@@ -155,7 +155,12 @@ fn a_forced_command_that_lets_only_get_wal_pass_is_enough() {
     for name in &bench.segments {
         bench.delivers(&node, &[], name);
     }
-    let missing = bench.call(&node, &["--no-prefetch"], "0000000100000000000000F0");
+    let options = [
+        "--no-prefetch",
+        "--ssh-options",
+        "-o 'ConnectTimeout 5' -o Compression=no",
+    ];
+    let missing = bench.call(&node, &options, "0000000100000000000000F0");
     assert_eq!(missing.status.code(), Some(1), "{missing:?}");
     let tested = repmgr_lab::run(&mut bench.command(&node, &["--test", "barmansrv", SERVER]), LIMIT).unwrap();
     assert!(tested.status.success(), "{tested:?}");

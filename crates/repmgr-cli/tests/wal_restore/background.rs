@@ -37,7 +37,7 @@ fn all_archived_segments_come_one_after_another() {
     }
     let finished = bench.call(&node, &[], "0000000100000000000000F0");
     assert_eq!(finished.status.code(), Some(1), "{finished:?}");
-    assert_eq!(node.prefetchers().len(), 1);
+    eventually("one serves", || node.prefetchers().len() == 1);
 }
 
 #[test]
@@ -80,7 +80,8 @@ fn killed_it_is_replaced_and_nothing_wrong_is_delivered() {
     for name in &bench.segments[1..] {
         bench.delivers(&node, &[], name);
     }
-    assert_eq!(node.prefetchers().len(), 1);
+    // One that came too late may just be leaving.
+    eventually("one serves", || node.prefetchers().len() == 1);
 }
 
 #[test]

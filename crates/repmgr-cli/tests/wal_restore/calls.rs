@@ -43,6 +43,20 @@ fn the_command_line_of_barman_wal_restore_works_as_it_is() {
 }
 
 #[test]
+fn options_for_ssh_count() {
+    let bench = shared();
+    let node = bench.node("ssh_options");
+    let options = |text| ["--no-prefetch", "--ssh-options", text];
+    bench.delivers(&node, &options("-o 'ConnectTimeout 7'"), &bench.segments[0]);
+    let finished = bench.call(
+        &node,
+        &options("-o HostName=no-such-host.invalid"),
+        &bench.segments[0],
+    );
+    assert_eq!(code(&finished), Some(2), "{finished:?}");
+}
+
+#[test]
 fn an_absolute_destination_is_delivered_from_any_directory() {
     let bench = shared();
     let node = bench.node("absolute");

@@ -84,6 +84,15 @@ pub(crate) struct Arguments {
     /// Barman's program on its host, with words before it if needed ("sudo -n -u barman barman")
     #[arg(long, value_name = "COMMAND", default_value = "barman")]
     pub(crate) barman_command: String,
+    /// Options for SSH, as typed after "ssh"
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) ssh_options: String,
     /// Barman is on this host: no SSH, BARMAN_HOST is only a name
     #[arg(long)]
     pub(crate) local: bool,
@@ -125,7 +134,7 @@ impl Arguments {
     }
 
     /// All that leads to the archive: two calls that agree in it can share a spool.
-    pub(crate) fn archive_key(&self) -> [&str; 6] {
+    pub(crate) fn archive_key(&self) -> [&str; 7] {
         [
             if self.local { "local" } else { "ssh" },
             &self.host,
@@ -133,6 +142,7 @@ impl Arguments {
             &self.server,
             self.config.as_deref().unwrap_or(""),
             &self.barman_command,
+            &self.ssh_options,
         ]
     }
 }

@@ -170,6 +170,7 @@ fn archive(
         Arc::new(LocalHost::new(cancel.clone()))
     } else {
         let options = SshOptions {
+            ssh_options: arguments.ssh_options.clone(),
             user: arguments.user(),
             default_user: Some("barman".to_owned()),
             port: arguments.port(),
@@ -178,11 +179,7 @@ fn archive(
             ..SshOptions::default()
         };
         let ssh = Arc::new(SshHost::new(&arguments.host, options)?);
-        plain_host = Some(Arc::new(PlainSsh::new(
-            Arc::clone(&ssh),
-            arguments.port(),
-            cancel,
-        )));
+        plain_host = Some(Arc::new(PlainSsh::new(Arc::clone(&ssh), arguments, cancel)));
         ssh
     };
     let options = ArchiveOptions {

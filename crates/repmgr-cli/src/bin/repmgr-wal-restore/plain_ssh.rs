@@ -9,18 +9,22 @@ use repmgr_remote::{
 };
 use repmgr_types::CancelToken;
 
+use crate::arguments::Arguments;
+
 /// Runs each command by one call of `ssh`. A file that was cut shows by its size.
 pub(crate) struct PlainSsh {
     host: Arc<SshHost>,
+    options: String,
     port: Option<u16>,
     local: LocalHost,
 }
 
 impl PlainSsh {
-    pub(crate) fn new(host: Arc<SshHost>, port: Option<u16>, cancel: &CancelToken) -> Self {
+    pub(crate) fn new(host: Arc<SshHost>, arguments: &Arguments, cancel: &CancelToken) -> Self {
         Self {
             host,
-            port,
+            options: arguments.ssh_options.clone(),
+            port: arguments.port(),
             local: LocalHost::new(cancel.clone()),
         }
     }
@@ -32,7 +36,15 @@ impl Host for PlainSsh {
     }
 
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
-        let mut ssh = ShellCommand::new("ssh").args(["-T", "-o", "BatchMode=yes", "-l", &self.host.user()?]);
+        // The options are shell words already.
+        let mut ssh = ShellCommand::script(r#"options=$1; shift; eval "exec ssh $options \"\$@\"""#).args([
+            self.options.as_str(),
+            "-T",
+            "-o",
+            "BatchMode=yes",
+            "-l",
+            &self.host.user()?,
+        ]);
         if let Some(port) = self.port {
             ssh = ssh.args(["-p", &port.to_string()]);
         }
