@@ -171,10 +171,6 @@ fn for_each_conf(
     visit: &mut dyn FnMut(&Path, &LocalizedConf) -> Result<(), CloneError>,
 ) -> Result<(), CloneError> {
     let data_dir = tree.path();
-    let files = LocalFiles {
-        data_dir,
-        exists: &|path: &Path| path.exists(),
-    };
     let mut seen = HashSet::new();
     let mut queue = vec![data_dir.join(CONF), data_dir.join(AUTO_CONF)];
     while let Some(path) = queue.pop() {
@@ -187,6 +183,11 @@ fn for_each_conf(
         }
         let Some(text) = tree.read(&rel, CONF_MAX)? else {
             continue;
+        };
+        let files = LocalFiles {
+            data_dir,
+            exists: &|path: &Path| path.exists(),
+            recovery: rel != Path::new(AUTO_CONF),
         };
         let localized = files.localize(&path, &text);
         visit(&rel, &localized)?;

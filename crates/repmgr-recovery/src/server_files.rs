@@ -26,6 +26,9 @@ pub struct LocalFiles<'a> {
     pub data_dir: &'a Path,
     /// Whether a path exists on this host, or will when the clone is complete.
     pub exists: &'a dyn Fn(&Path) -> bool,
+    /// Whether settings of another server's recovery are taken out as well. Not needed for a file that
+    /// [`ReplicationSettings::apply_to_auto_conf`](crate::ReplicationSettings::apply_to_auto_conf) edits.
+    pub recovery: bool,
 }
 
 /// A configuration file fit for its new home.
@@ -122,6 +125,11 @@ impl LocalFiles<'_> {
             }
             "include" | "include_dir" if !(self.exists)(&dir.join(&path)) => {
                 Some("what it includes does not exist here")
+            }
+            name if !self.recovery
+                && (name == "primary_slot_name" || name.starts_with("recovery_target")) =>
+            {
+                None
             }
             "primary_slot_name" if !entry.value.is_empty() => Some("it is another server's slot"),
             "recovery_target_timeline" => {

@@ -147,6 +147,7 @@ fn defect_26_a_real_server_starts_with_the_edited_files_and_shows_the_same_value
     let localized = LocalFiles {
         data_dir: &data_dir,
         exists: &exists,
+        recovery: true,
     }
     .localize(&cluster.path("postgresql.conf"), conf.as_bytes());
     assert_eq!(localized.changes.len(), 4, "{:?}", localized.changes);

@@ -5,6 +5,7 @@ fn localize(conf: &str, existing: &[&str]) -> LocalizedConf {
     LocalFiles {
         data_dir: Path::new("/clone"),
         exists: &exists,
+        recovery: true,
     }
     .localize(Path::new("/clone/postgresql.conf"), conf.as_bytes())
 }
@@ -67,6 +68,7 @@ fn an_included_file_includes_from_its_own_directory() {
     let files = LocalFiles {
         data_dir: Path::new("/clone"),
         exists: &exists,
+        recovery: true,
     };
     let conf = b"include 'more.conf'\n";
     let nested = files.localize(Path::new("/clone/conf.d/a.conf"), conf);
@@ -135,4 +137,22 @@ proptest::proptest! {
             text.split_inclusive('\n').map(|line| line.strip_prefix(PREFIX).unwrap_or(line)).collect();
         proptest::prop_assert_eq!(restored, conf);
     }
+}
+
+#[test]
+fn recovery_settings_are_left_to_whoever_edits_the_file() {
+    let conf =
+        b"primary_slot_name = 'theirs'\nrecovery_target = 'immediate'\nhba_file = '/their/pg_hba.conf'\n";
+    let files = LocalFiles {
+        data_dir: Path::new("/data"),
+        exists: &|_| false,
+        recovery: false,
+    };
+    let localized = files.localize(Path::new("/data/postgresql.auto.conf"), conf);
+    let names: Vec<_> = localized
+        .changes
+        .iter()
+        .map(|change| change.name.as_str())
+        .collect();
+    assert_eq!(names, ["hba_file"]);
 }
