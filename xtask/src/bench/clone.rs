@@ -162,7 +162,7 @@ fn contenders(arguments: &Arguments, lab: &Lab, mut make: Contenders<'_>) -> Res
 }
 
 /// Our program as it is released.
-fn build(steps: &Steps) -> Result<PathBuf> {
+pub(super) fn build(steps: &Steps) -> Result<PathBuf> {
     if let Some(chosen) = env::var_os("REPMGR_LAB_REPMGR") {
         println!("using {} (REPMGR_LAB_REPMGR)", chosen.display());
         return Ok(chosen.into());

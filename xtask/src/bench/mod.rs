@@ -6,6 +6,7 @@ mod data;
 mod measure;
 mod relay;
 mod report;
+mod wal;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -14,10 +15,13 @@ use clap::Subcommand;
 pub(crate) enum Task {
     /// A standby from a Barman backup: ours, the original repmgr, pg_basebackup, pgBackRest, Barman, ssh and tar
     Clone(clone::Arguments),
+    /// Archived WAL one segment after another, and a standby's replay: ours and barman-wal-restore
+    Wal(wal::Arguments),
 }
 
 pub(crate) fn run(task: &Task) -> Result<()> {
     match task {
         Task::Clone(arguments) => clone::run(arguments),
+        Task::Wal(arguments) => wal::run(arguments),
     }
 }

@@ -56,7 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     steps.begin(&format!("Writing {} segments of WAL", arguments.segments));
     let (standby, names) = write(&lab, arguments)?;
     let mut contenders = contenders(&lab, &program)?;
-    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|word| name.contains(word));
+    let wanted =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|word| name.contains(word));
     contenders.retain(|contender| wanted(contender.name));
     ensure!(!contenders.is_empty(), "there is none of that name");
     for round in 0..arguments.rounds {
@@ -108,7 +109,19 @@ fn write(lab: &Lab, arguments: &Arguments) -> Result<(Standby, Vec<String>)> {
     let template = lab.scratch().join("template");
     let port = primary.port().to_string();
     let mut copy = lab.scratch().command(primary.install().program("pg_basebackup")?);
-    copy.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-c", "fast", "-X", "fetch", "-D"]);
+    copy.args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "-U",
+        "postgres",
+        "-c",
+        "fast",
+        "-X",
+        "fetch",
+        "-D",
+    ]);
     check(copy.arg(&template), LIMIT)?;
     lab.scratch().write(template.join("standby.signal"), "", 0o600)?;
     primary.sql("select pg_switch_wal()")?;
@@ -136,10 +149,18 @@ fn write(lab: &Lab, arguments: &Arguments) -> Result<(Standby, Vec<String>)> {
 /// Whole segments in the archive from `first` on.
 fn archived(lab: &Lab, first: &str) -> Result<Vec<String>> {
     lab.barman().run(&["archive-wal", lab.server()])?;
-    let dir = lab.barman().server_dir(lab.server()).join("wals").join(&first[..16]);
+    let dir = lab
+        .barman()
+        .server_dir(lab.server())
+        .join("wals")
+        .join(&first[..16]);
     let entries = fs::read_dir(&dir).with_context(|| format!("no \"{}\"", dir.display()))?;
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.len() == 24 && name.as_str() >= first).collect();
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names
+        .filter(|name| name.len() == 24 && name.as_str() >= first)
+        .collect();
     names.sort();
     Ok(names)
 }
@@ -147,12 +168,22 @@ fn archived(lab: &Lab, first: &str) -> Result<Vec<String>> {
 fn contenders(lab: &Lab, program: &Path) -> Result<Vec<Contender>> {
     let ours = lab.scratch().join("bin/repmgr-wal-restore");
     check(Command::new("cp").arg(program).arg(&ours), LIMIT)?;
-    let theirs = lab.barman().install().program().with_file_name("barman-wal-restore");
+    let theirs = lab
+        .barman()
+        .install()
+        .program()
+        .with_file_name("barman-wal-restore");
     let conf = lab.barman().config_file().display().to_string();
     let user = &lab.scratch().account().name;
     let command = lab.barman().command_name().display().to_string();
     let make = |name, program: &Path, options: &[&str]| {
-        let mut words = vec![program.display().to_string(), "-U".to_owned(), user.clone(), "-c".to_owned(), conf.clone()];
+        let mut words = vec![
+            program.display().to_string(),
+            "-U".to_owned(),
+            user.clone(),
+            "-c".to_owned(),
+            conf.clone(),
+        ];
         words.extend(options.iter().map(|word| (*word).to_owned()));
         words.extend(["barmansrv".to_owned(), lab.server().to_owned()]);
         Contender {
@@ -169,7 +200,11 @@ fn contenders(lab: &Lab, program: &Path) -> Result<Vec<Contender>> {
         make("repmgr-wal-restore", &ours, &alone[..2]),
         make("repmgr-wal-restore --no-prefetch", &ours, &alone),
         make("barman-wal-restore", &theirs, &[]),
-        make("barman-wal-restore -p 8", &theirs, &["-p", "8", "--spool-dir", &spool]),
+        make(
+            "barman-wal-restore -p 8",
+            &theirs,
+            &["-p", "8", "--spool-dir", &spool],
+        ),
     ])
 }
 
@@ -196,16 +231,26 @@ fn one_after_another(lab: &Lab, contender: &mut Contender, names: &[String]) -> 
     let mut total = Duration::ZERO;
     for name in names {
         let mut call = scratch.command(&contender.words[0]);
-        call.current_dir(&dir).args(&contender.words[1..]).args([name.as_str(), "pg_wal/RECOVERYXLOG"]);
+        call.current_dir(&dir)
+            .args(&contender.words[1..])
+            .args([name.as_str(), "pg_wal/RECOVERYXLOG"]);
         let started = Instant::now();
         let status = call.status().with_context(|| contender.name)?;
         let took = started.elapsed();
         total += took;
         contender.calls.push(took.as_secs_f64() * 1e3);
-        ensure!(status.success(), "{} ended with {status} for {name}", contender.name);
+        ensure!(
+            status.success(),
+            "{} ended with {status} for {name}",
+            contender.name
+        );
         let delivered = fs::read(&destination)?;
         let right = !plain || delivered == fs::read(wals.join(&name[..16]).join(name))?;
-        ensure!(right && delivered.len() == 16 << 20, "{}: {name} is not what was archived", contender.name);
+        ensure!(
+            right && delivered.len() == 16 << 20,
+            "{}: {name} is not what was archived",
+            contender.name
+        );
         fs::remove_file(&destination)?;
     }
     contender.totals.push(total.as_secs_f64());
@@ -214,8 +259,13 @@ fn one_after_another(lab: &Lab, contender: &mut Contender, names: &[String]) -> 
 }
 
 fn archive_is_plain(lab: &Lab) -> bool {
-    let conf = lab.scratch().join("barman/conf.d").join(format!("{}.conf", lab.server()));
-    !fs::read_to_string(conf).unwrap_or_default().contains("\ncompression")
+    let conf = lab
+        .scratch()
+        .join("barman/conf.d")
+        .join(format!("{}.conf", lab.server()));
+    !fs::read_to_string(conf)
+        .unwrap_or_default()
+        .contains("\ncompression")
 }
 
 /// Starts a standby that has only the archive, and measures until it has replayed all.
@@ -223,7 +273,14 @@ fn replay(lab: &Lab, contender: &mut Contender, standby: &Standby) -> Result<()>
     let scratch = lab.scratch();
     let target = lab.target(2, &[])?;
     clear(scratch, &target.data_dir)?;
-    check(scratch.command("cp").arg("-a").arg(&standby.template).arg(&target.data_dir), LIMIT)?;
+    check(
+        scratch
+            .command("cp")
+            .arg("-a")
+            .arg(&standby.template)
+            .arg(&target.data_dir),
+        LIMIT,
+    )?;
     let node: Instance = lab.instance(&target);
     node.write_conf(&format!(
         "restore_command = '{} %f %p'\nwal_retrieve_retry_interval = 200ms\narchive_mode = off\nautovacuum = off",
@@ -232,9 +289,17 @@ fn replay(lab: &Lab, contender: &mut Contender, standby: &Standby) -> Result<()>
     check(Command::new("sync").arg("-f").arg(scratch.path()), LIMIT)?;
     let started = Instant::now();
     node.start()?;
-    let query = format!("select coalesce(pg_last_wal_replay_lsn() >= '{}', false)", standby.end);
+    let query = format!(
+        "select coalesce(pg_last_wal_replay_lsn() >= '{}', false)",
+        standby.end
+    );
     while node.sql(&query)? != "t" {
-        ensure!(started.elapsed() < LIMIT, "{}: not replayed\n{}", contender.name, node.log_tail());
+        ensure!(
+            started.elapsed() < LIMIT,
+            "{}: not replayed\n{}",
+            contender.name,
+            node.log_tail()
+        );
         sleep(Duration::from_millis(20));
     }
     contender.replays.push(started.elapsed().as_secs_f64());
@@ -303,7 +368,13 @@ mod tests {
             replays: replays.to_vec(),
         };
         let names = vec![String::new(); 64];
-        let text = table(&[contender("ours", &[1.0], &[2.0]), contender("other", &[20.0], &[])], &names);
+        let text = table(
+            &[
+                contender("ours", &[1.0], &[2.0]),
+                contender("other", &[20.0], &[]),
+            ],
+            &names,
+        );
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[2], "| ours  |   1.00 |   1.0 |    5.0 | 1074 |  537 |");
         assert_eq!(lines[3], "| other |  20.00 |  20.0 |    5.0 |   54 |    - |");
