@@ -1,5 +1,7 @@
+use repmgr_remote::ShellCommand;
 use repmgr_types::{Timeline, WalSegmentName};
 
+use crate::backup::Backup;
 use crate::error::BarmanError;
 use crate::info::shown;
 use crate::session::Barman;
@@ -7,8 +9,21 @@ use crate::session::Barman;
 impl Barman {
     /// Whether a WAL segment can be had from Barman; before Barman 2.10 only from the archive proper, later
     /// also from what has just arrived.
-    pub fn has_wal(&mut self, name: WalSegmentName) -> Result<bool, BarmanError> {
+    ///
+    /// Looks where the archive is unless it is configured otherwise, beside the backups of which `backup`
+    /// is one: 5 ms. Where the segment is not there Barman is asked, which takes 0.2 s and more.
+    ///
+    /// # Errors
+    /// As for any call.
+    pub fn has_wal(&mut self, backup: &Backup, name: WalSegmentName) -> Result<bool, BarmanError> {
         let name = name.to_string();
+        // BARMAN_HOME/SERVER/base/ID; archived files keep their name when they are compressed.
+        if let (Some(server), Some(log)) = (backup.directory.rsplitn(3, '/').nth(2), name.get(..16)) {
+            let look = ShellCommand::new("test").args(["-s", &format!("{server}/wals/{log}/{name}")]);
+            if self.run(&look, &look, self.call_timeout)?.exit.success() {
+                return Ok(true);
+            }
+        }
         let command = self.command(&["get-wal", "--peek", "1", &self.address.server, &name]);
         let answer = self.call(&command)?;
         match answer.trim() {

@@ -316,11 +316,11 @@ pub(crate) fn changes_of_a_known_backup_are_seen(bench: &Bench) {
 
 pub(crate) fn wal_is_in_the_archive_or_not(bench: &Bench) {
     let (mut barman, backup) = (bench.barman(), bench.first());
-    assert!(barman.has_wal(backup.begin_wal).unwrap());
-    assert!(barman.has_wal(backup.end_wal).unwrap());
+    assert!(barman.has_wal(&backup, backup.begin_wal).unwrap());
+    assert!(barman.has_wal(&backup, backup.end_wal).unwrap());
     assert!(
         !barman
-            .has_wal("00000001000000AA00000001".parse().unwrap())
+            .has_wal(&backup, "00000001000000AA00000001".parse().unwrap())
             .unwrap()
     );
     assert_eq!(barman.timeline_history(backup.timeline).unwrap(), None);
@@ -377,10 +377,10 @@ pub(crate) fn tar_files_and_names(bench: &Bench) {
 
 pub(crate) fn inactive_servers(bench: &Bench) {
     assert!(bench.lab.barman().install().version() == BarmanVersion::V3_4);
-    let mut barman = bench.barman();
+    let (mut barman, backup) = (bench.barman(), bench.first());
     let section = bench.lab.scratch().join("barman/conf.d/main.conf");
     let _edited = Edited::replace(&section, "[main]", "[main]\nactive = false");
     assert!(matches!(barman.find_backup("latest"), Err(E::Inactive { .. })));
-    let wal = "000000010000000000000003".parse().unwrap();
-    assert!(matches!(barman.has_wal(wal), Err(E::Inactive { .. })));
+    let wal = "00000001000000AA00000001".parse().unwrap();
+    assert!(matches!(barman.has_wal(&backup, wal), Err(E::Inactive { .. })));
 }

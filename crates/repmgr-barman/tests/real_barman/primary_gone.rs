@@ -16,7 +16,7 @@ fn everything_works(bench: &Bench) {
     backup.form().unwrap();
     let hold = Hold::take(&bench.host(), barman.address(), &backup).unwrap();
     barman.recheck(&backup).unwrap();
-    assert!(barman.has_wal(backup.begin_wal).unwrap());
+    assert!(barman.has_wal(&backup, backup.begin_wal).unwrap());
     hold.release().unwrap();
 }
 
