@@ -117,7 +117,7 @@ fn put_away(lab: &Lab, dir: &Path) -> Result<()> {
 mv "$1" "$(mktemp -d "$2/XXXXXX")"
 sync -f "$2""#;
     let away = lab.scratch().dir("away")?;
-    let mut empty = Command::new("sh");
+    let mut empty = lab.scratch().command("sh");
     empty.args(["-euc", EMPTY, "sh"]).arg(dir).arg(away);
     check(&mut empty, LIMIT).map(drop)
 }
