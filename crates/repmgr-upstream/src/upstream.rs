@@ -162,7 +162,10 @@ impl Upstream {
 
     /// What the connected role may do.
     pub fn privileges(&self) -> Result<Privileges, QueryError> {
-        let sql = "SELECT rolsuper, rolreplication, pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE') \
+        // A role of PostgreSQL 10 and newer.
+        let sql = "SELECT rolsuper, rolreplication, \
+                   coalesce((SELECT pg_catalog.pg_has_role(oid, 'USAGE') FROM pg_catalog.pg_roles \
+                             WHERE rolname = 'pg_read_all_settings'), false) \
                    FROM pg_catalog.pg_roles WHERE rolname = current_user";
         self.ask_one("read the role's privileges", sql, &[], |row| {
             Ok(Privileges {
