@@ -76,6 +76,12 @@ impl Given<'_> {
                 args.no_upstream_connection,
                 "--no-upstream-connection only effective in Barman mode",
             );
+            warn(
+                self.settings()
+                    .is_some_and(|settings| settings.pg_backupapi_host.is_some()),
+                "\"pg_backupapi_host\" set in repmgr.conf has no effect in this repmgr: set \"barman_host\" and \
+                 \"barman_server\" to clone from Barman",
+            );
             for (option, given) in [
                 ("--backup-id", args.backup_id.is_some()),
                 ("--jobs", args.jobs.is_some()),

@@ -345,3 +345,14 @@ fn wal_comes_from_barman_where_the_file_says_nothing() {
         None
     );
 }
+
+/// repmgr 5.4 and later would clone through it.
+#[test]
+fn a_way_to_barman_that_is_not_ours_is_told() {
+    let conf = format!("{CONF}pg_backupapi_host='api'\n");
+    assert!(resolve(Some(&conf), &["standby", "clone"]).0.is_empty());
+    let conf =
+        "node_id=2\nnode_name='node2'\nconninfo='host=n2'\ndata_directory='/data'\npg_backupapi_host='api'\n";
+    let warnings = resolve(Some(conf), &["-h", "n1", "standby", "clone"]).0;
+    assert!(warnings[0].contains("\"pg_backupapi_host\""), "{warnings:?}");
+}
