@@ -19,9 +19,10 @@ fn original(lab: &Lab, target: &Target, arguments: &[&str]) -> assert_cmd::asser
     run(command.arg("-f").arg(&target.conf).args(arguments))
 }
 
-/// Registers the standby and asks after it in every way.
-fn accepts(lab: &Lab, target: &Target, standby: &Instance) {
-    original(lab, target, &["standby", "register"]).success();
+/// Registers the standby of node `upstream` and asks after it in every way.
+fn accepts(lab: &Lab, target: &Target, standby: &Instance, upstream: u32) {
+    let upstream_option = format!("--upstream-node-id={upstream}");
+    original(lab, target, &["standby", "register", &upstream_option]).success();
     let record = lab
         .primary()
         .sql(&format!(
@@ -29,7 +30,7 @@ fn accepts(lab: &Lab, target: &Target, standby: &Instance) {
             target.node_id
         ))
         .unwrap();
-    assert_eq!(record, format!("standby|t|1|node{}", target.node_id));
+    assert_eq!(record, format!("standby|t|{upstream}|node{}", target.node_id));
     standby
         .wait_for_replay(lab.primary(), repmgr_tests::LIMIT)
         .unwrap();
@@ -47,7 +48,7 @@ fn a_plain_standby_is_accepted() {
     let target = node(&lab, &[("restore_command", &lab.restore_command())]);
     clone(&lab, &target, &[]).success();
     let standby = assert_standby(&lab, &target);
-    accepts(&lab, &target, &standby);
+    accepts(&lab, &target, &standby, 1);
     // A node it knows can be cloned anew and registered by force.
     standby.stop(StopMode::Fast).unwrap();
     clone(&lab, &target, &["-F"]).success();
@@ -63,7 +64,7 @@ fn a_standby_with_tablespaces_and_a_slot_is_accepted() {
     let target = node(&lab, &[("use_replication_slots", "true")]);
     clone(&lab, &target, &[]).success();
     let standby = assert_standby(&lab, &target);
-    accepts(&lab, &target, &standby);
+    accepts(&lab, &target, &standby, 1);
     let slot = format!(
         "select slot_name from repmgr.nodes where node_id = {} and slot_name in (select slot_name from \
          pg_replication_slots where active)",
@@ -73,4 +74,28 @@ fn a_standby_with_tablespaces_and_a_slot_is_accepted() {
         lab.primary().sql(&slot).unwrap(),
         format!("repmgr_slot_{}", target.node_id)
     );
+}
+
+#[test]
+fn a_standby_of_a_standby_is_accepted() {
+    let _alone = alone();
+    let lab = Lab::builder().build().unwrap();
+    let first = node(&lab, &[]);
+    clone(&lab, &first, &[]).success();
+    let upstream = assert_standby(&lab, &first);
+    accepts(&lab, &first, &upstream, 1);
+    let target = node(&lab, &[("use_replication_slots", "true")]);
+    clone(&lab, &target, &["--upstream-node-id", &first.node_id.to_string()]).success();
+    let standby = assert_standby(&lab, &target);
+    accepts(&lab, &target, &standby, first.node_id);
+    upstream.wait_for_replay(lab.primary(), repmgr_tests::LIMIT).unwrap();
+    let streaming = format!(
+        "select state, application_name from pg_stat_replication where application_name = 'node{}'",
+        target.node_id
+    );
+    assert_eq!(
+        upstream.sql(&streaming).unwrap(),
+        format!("streaming|node{}", target.node_id)
+    );
+    original(&lab, &first, &["node", "check"]).success();
 }
