@@ -88,7 +88,9 @@ fn a_standby_of_a_standby_is_accepted() {
     clone(&lab, &target, &["--upstream-node-id", &first.node_id.to_string()]).success();
     let standby = assert_standby(&lab, &target);
     accepts(&lab, &target, &standby, first.node_id);
-    upstream.wait_for_replay(lab.primary(), repmgr_tests::LIMIT).unwrap();
+    upstream
+        .wait_for_replay(lab.primary(), repmgr_tests::LIMIT)
+        .unwrap();
     let streaming = format!(
         "select state, application_name from pg_stat_replication where application_name = 'node{}'",
         target.node_id
