@@ -154,13 +154,17 @@ impl Combine<'_> {
         let said = program.run(&combination, context.cancel).map_err(failed)?;
         if !said.is_empty() {
             context.observer.event(Event::Warning {
-                text: "pg_combinebackup has something to say".to_owned(),
+                text: "pg_combinebackup gave warnings".to_owned(),
                 detail: Some(said.join("\n")),
                 hint: None,
             });
         }
         let control = building.adopt_staged()?;
+        self.wanted.check_control(&control)?;
         let data = building.tree();
+        if building.permissions().group_access {
+            restore_modes(&newest.data, &data)?;
+        }
         for place in &self.places.tablespaces {
             // It leads there, but the program spells paths in its own way.
             data.remove(format!("pg_tblspc/{}", place.origin.oid))?;
@@ -170,7 +174,6 @@ impl Combine<'_> {
             // A link comes in its place.
             data.remove_all("pg_wal", context.cancel)?;
         }
-        self.wanted.check_control(&control)?;
         building.remove_parts(context.cancel)?;
         Ok(control)
     }
