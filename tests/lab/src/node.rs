@@ -266,7 +266,11 @@ impl Instance {
              c.relnamespace where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname !~ \
              '^(pg_|information_schema)'",
         )?;
-        self.sql(&statements)
+        let said = self.sql(&statements)?;
+        // Parallel workers answer in any order.
+        let mut lines: Vec<&str> = said.lines().collect();
+        lines.sort_unstable();
+        Ok(lines.join("\n"))
     }
 
     /// The end of the server's log, for error messages.
