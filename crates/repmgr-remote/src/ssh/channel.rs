@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
+use repmgr_types::CancelToken;
 use ssh2::{Channel, ErrorCode};
 
 use super::config::ClientConfig;
@@ -31,8 +32,9 @@ pub(super) struct SshConnection {
     heard: Instant,
     unanswered: u32,
     given_up: bool,
-    /// The shortest seen.
+    /// The shortest seen; before the first channel only a guess.
     round_trip: Duration,
+    measured: bool,
 }
 
 impl SshConnection {
@@ -49,6 +51,7 @@ impl SshConnection {
             unanswered: 0,
             given_up: false,
             round_trip,
+            measured: false,
         }
     }
 
@@ -73,23 +76,37 @@ impl SshConnection {
         let limit = options
             .total_timeout
             .map_or(options.idle_timeout, |t| t.min(options.idle_timeout));
-        let window = if options.bulk {
-            bulk_window(self.round_trip)
-        } else {
-            SMALL_WINDOW
-        };
-        let asked = Instant::now();
         let cancel = &options.cancel;
+        let window = |connection: &Self| match options.bulk {
+            true => bulk_window(connection.round_trip),
+            false => SMALL_WINDOW,
+        };
+        let guessed = window(self);
+        let mut channel = self.open_channel(guessed, limit, cancel)?;
+        if window(self) > guessed {
+            // What accepted our connection is nearer than the server: a forwarded port, a load balancer.
+            channel = self.open_channel(window(self), limit, cancel)?;
+        }
+        self.link
+            .drive_within("starting it", limit, cancel, |_| channel.exec(&line))
+            .map_err(start_error)?;
+        Ok(channel)
+    }
+
+    fn open_channel(&mut self, window: u32, limit: Duration, cancel: &CancelToken) -> Result<Channel, Kind> {
+        let asked = Instant::now();
         let opened = self
             .link
             .drive_within("opening a channel", limit, cancel, |session| {
                 session.channel_open("session", window, PACKET_SIZE, None)
             });
-        let mut channel = opened.map_err(start_error)?;
-        self.round_trip = self.round_trip.min(asked.elapsed());
-        self.link
-            .drive_within("starting it", limit, cancel, |_| channel.exec(&line))
-            .map_err(start_error)?;
+        let channel = opened.map_err(start_error)?;
+        let took = asked.elapsed();
+        self.round_trip = match self.measured {
+            true => self.round_trip.min(took),
+            false => took,
+        };
+        self.measured = true;
         Ok(channel)
     }
 

@@ -143,7 +143,18 @@ impl Link {
         if also_writable {
             flags |= PollFlags::OUT;
         }
+        self.acknowledge_at_once();
         Ok(self.poll(flags, at_most)?.contains(PollFlags::IN))
+    }
+
+    /// Lets the kernel acknowledge what comes next without delay.
+    ///
+    /// sshd's small answers wait for it (Nagle's algorithm is on until a session runs), and the kernel
+    /// waits up to 40 ms for something to send along. It forgets the wish with the next packet sent.
+    fn acknowledge_at_once(&self) {
+        // A proxy's socket has no such option.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::net::sockopt::set_tcp_quickack(&self.socket, true);
     }
 
     /// Whether a small packet can leave at once.
