@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use repmgr_clone::{
-    CloneError, CloneRequest, Context, Environment, Observer, ReconfigureRequest, plan, prepare,
-    write_replication_configuration,
+    CloneError, CloneRequest, Context, Environment, Observer, ReconfigureRequest, is_unfinished, plan,
+    prepare, write_replication_configuration,
 };
 use repmgr_config::{LogLevel, Settings};
 use repmgr_remote::{Host, LocalHost, Prompt, SshHost, SshOptions};
@@ -38,8 +38,9 @@ pub(crate) fn run(
         }
         let prepared = prepare(request, context).map_err(|error| (error, None))?;
         let done = prepared.execute(context);
+        let directory = request.data_directory.as_path();
         done.map(drop)
-            .map_err(|error| (error, Some(request.data_directory.as_path())))
+            .map_err(|error| (error, is_unfinished(directory).then_some(directory)))
     })
 }
 

@@ -44,6 +44,7 @@ pub use error::{CloneError, ErrorKind};
 pub use event::{ByteSize, CopySummary, Effective, Event, Level, Message, Observer, Progress};
 pub use external::ExternalFileError;
 pub use notify::{Notification, NotifiedEvent, NotifyError};
+pub use place::is_unfinished;
 pub use plan::{Existing, Plan};
 pub use reconfigure::{Reconfiguration, write_replication_configuration};
 pub use request::{

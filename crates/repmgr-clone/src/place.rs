@@ -14,6 +14,12 @@ use crate::{CloneError, CloneRequest, Context, Event};
 /// Room left over for what a server writes when it starts, and for file system overhead.
 const SPARE_BYTES: u64 = 64 << 20;
 
+/// Whether a clone was begun in this directory and not finished: PostgreSQL cannot start on it.
+pub fn is_unfinished(data_directory: &Path) -> bool {
+    Target::inspect(data_directory)
+        .is_ok_and(|target| matches!(target.state(), TargetState::Unfinished { .. }))
+}
+
 /// What identifies a clone that may be continued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity(serde_json::Value);
