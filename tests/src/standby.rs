@@ -54,6 +54,10 @@ pub fn assert_standby(lab: &Lab, target: &Target) -> Standby {
 /// If anything of it fails.
 #[track_caller]
 pub fn assert_takes_writes(lab: &Lab, standby: &Standby) {
+    // Its new timeline must not get into the archive that other standbys recover from.
+    standby.sql("alter system set archive_command = 'true'").unwrap();
+    standby.sql("select pg_reload_conf()").unwrap();
+    standby.wait_for("show archive_command", "true", LIMIT).unwrap();
     standby.promote().unwrap();
     standby
         .wait_for("select pg_is_in_recovery()", "f", LIMIT)
