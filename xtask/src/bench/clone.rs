@@ -51,7 +51,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let repmgr = build(&steps)?;
     let machine = report::machine()?;
     let lab = lab(arguments)?;
-    data::inflate(&lab, arguments.scale)?;
+    if arguments.scale != Scale::Normal {
+        steps.begin("Making the backup larger");
+        data::inflate(&lab, arguments.scale)?;
+    }
 
     steps.begin("Those who take part");
     let mut contenders = contenders(arguments, &lab, Contenders::new(&lab, &repmgr)?)?;
@@ -87,8 +90,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let at = (turn + round as usize) % contenders.len();
             let run = one_run(&lab, &contenders[at], backup)?;
             println!(
-                "{:6.2} s  CPU {:5.2} s here, {:5.2} s there  {:4.0} MiB  {}",
-                run.wall, run.cpu, run.cpu_there, run.peak, rows[at].name
+                "{:6.2} s  {:6.2} s CPU  {:4.0} MiB  {}",
+                run.wall, run.cpu, run.peak, rows[at].name
             );
             rows[at].runs.push(run);
         }

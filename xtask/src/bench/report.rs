@@ -42,7 +42,7 @@ impl Row {
 /// A Markdown table that is good to read on the terminal too. The first row is what others are compared to.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| way | median s | min | max | times ours | CPU s here | there | peak MiB |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        "| way | median s | min | max | times ours | CPU s | peak MiB |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
     for row in rows {
@@ -52,12 +52,11 @@ pub(crate) fn table(rows: &[Row]) -> String {
         };
         let peak = row.sorted(|run| run.peak).pop().unwrap_or_default();
         text += &format!(
-            "| {:width$} | {:6.2} | {min:6.2} | {max:6.2} | {:5.2} | {:6.2} | {:6.2} | {peak:5.0} |\n",
+            "| {:width$} | {:6.2} | {min:6.2} | {max:6.2} | {:5.2} | {:6.2} | {peak:5.0} |\n",
             row.name,
             row.wall(),
             row.wall() / first.wall(),
             row.median(|run| run.cpu),
-            row.median(|run| run.cpu_there),
         );
     }
     text
@@ -98,7 +97,6 @@ mod tests {
         let run = |wall: &f64| Run {
             wall: *wall,
             cpu: 1.0,
-            cpu_there: 0.5,
             peak: 10.0,
         };
         Row {
@@ -113,11 +111,11 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[2],
-            "| ours  |   2.00 |   1.00 |   3.00 |  1.00 |   1.00 |   0.50 |    10 |"
+            "| ours  |   2.00 |   1.00 |   3.00 |  1.00 |   1.00 |    10 |"
         );
         assert_eq!(
             lines[3],
-            "| other |   6.00 |   4.00 |   8.00 |  3.00 |   1.00 |   0.50 |    10 |"
+            "| other |   6.00 |   4.00 |   8.00 |  3.00 |   1.00 |    10 |"
         );
     }
 }
