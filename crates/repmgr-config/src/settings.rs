@@ -166,9 +166,9 @@ settings! {
     /// Seconds between `repmgrd`'s checks.
     monitor_interval_secs: u32 = 2, "positive";
     /// Attempts to reach a lost primary.
-    reconnect_attempts: u32 = 6, "positive";
+    reconnect_attempts: u32 = 6, "any";
     /// Seconds between them.
-    reconnect_interval: u32 = 10, "positive";
+    reconnect_interval: u32 = 10, "any";
     /// Whether `repmgrd` keeps monitoring history.
     monitoring_history: bool = false, "any";
     /// How long `repmgrd` monitors without a primary; -1 for ever.
@@ -178,7 +178,7 @@ settings! {
     /// How long a standby waits for the new primary's word.
     primary_notification_timeout: u32 = 60, "any";
     /// How long `repmgrd` waits for a standby to start.
-    repmgrd_standby_startup_timeout: i32 = 60, "any";
+    repmgrd_standby_startup_timeout: u32 = 60, "any";
     /// File that holds `repmgrd`'s process id.
     repmgrd_pid_file: Option<PathBuf> = None, "any";
     /// Whether `repmgrd` ends when its node is marked inactive.

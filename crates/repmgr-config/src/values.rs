@@ -66,9 +66,13 @@ fn leading_number(text: &str) -> (i64, &str) {
 }
 
 fn integer(text: &str, min: i32) -> Result<i32, ValueError> {
-    let number = i32::try_from(leading_number(text).0)
+    let (number, rest) = leading_number(text);
+    // As in repmgr: digits may be followed by anything, and only nothing at all stands for 0 without them.
+    let digits = text.trim_start().trim_start_matches(['-', '+']);
+    let is_number = rest.is_empty() || digits.len() > rest.len();
+    let number = i32::try_from(number)
         .ok()
-        .filter(|number| *number >= min);
+        .filter(|number| is_number && *number >= min);
     number.ok_or_else(|| ValueError(format!("value must be a number from {min} to {}", i32::MAX)))
 }
 

@@ -213,7 +213,6 @@ fn numbers_read_as_strtol_reads_them_and_odd_ones_are_warned_of() {
         ("5abc", 5, true),
         ("0x10", 0, true),
         ("''", 0, false),
-        ("high", 0, true),
     ] {
         let loaded = read(&format!("priority = {text}"));
         assert_eq!(
@@ -222,13 +221,14 @@ fn numbers_read_as_strtol_reads_them_and_odd_ones_are_warned_of() {
             "{text}"
         );
     }
-    for text in ["-1", "2147483648", "99999999999999999999999"] {
+    for text in ["-1", "2147483648", "99999999999999999999999", "high", "'-x'"] {
         assert!(
             errors(&format!("priority = {text}")).contains("from 0 to 2147483647"),
             "{text}"
         );
     }
-    assert!(errors("reconnect_attempts=0").contains("from 1 to"));
+    assert!(errors("monitor_interval_secs=0").contains("from 1 to"));
+    assert_eq!(settings("reconnect_attempts=0").reconnect_attempts, 0);
     assert_eq!(
         settings("degraded_monitoring_timeout=-1").degraded_monitoring_timeout,
         -1
