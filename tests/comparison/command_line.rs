@@ -1,11 +1,14 @@
 //! Options and the configuration file.
 
+use std::fs;
+
 use assert_cmd::assert::Assert;
-use repmgr_tests::run as run_command;
+use repmgr_tests::{node, run as run_command};
 
 use crate::basebackup;
 use crate::from_barman::run;
-use crate::trial::Trial;
+use crate::plain;
+use crate::trial::{Program, Trial};
 
 const DRY_DIRECTLY: &[&str] = &[
     "direct",
@@ -36,6 +39,49 @@ fn every_parameter() {
         let conf = trial.target.conf.display().to_string();
         printed(trial, &["-f", &conf, "--dump-config"])
     });
+}
+
+/// What one program takes and the other does not: parameters of the original's own tests.
+const TAKEN_BY_ONE: &[&str] = &["failover_delay='0'", "promote_delay='0'"];
+
+#[test]
+fn every_parameter_takes_what_it_takes_in_the_original() {
+    let lab = plain();
+    let target = node(lab, &[]);
+    let conf = fs::read_to_string(&target.conf).unwrap();
+    let takes = |program, text: &str| {
+        let trial = Trial::as_it_is(lab, &target, program);
+        lab.scratch().write(&target.conf, text, 0o600).unwrap();
+        let done = trial.configured(&["--dump-config"]);
+        let output = done.get_output();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (_, dump) = takes(Program::Original, &conf);
+    let names: Vec<&str> = dump
+        .lines()
+        .filter_map(|line| line.split_once('|'))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(names.len() > 70, "{dump}");
+    let mut seen = Vec::new();
+    for name in names {
+        let others: String = conf
+            .lines()
+            .filter(|line| !line.starts_with(&format!("{name}=")))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        for value in ["0", "-1", "5x", "word"] {
+            let text = format!("{others}{name}='{value}'\n");
+            if takes(Program::Original, &text).0 != takes(Program::Ours, &text).0 {
+                seen.push(format!("{name}='{value}'"));
+            }
+        }
+    }
+    seen.sort();
+    assert_eq!(seen, TAKEN_BY_ONE);
 }
 
 #[test]

@@ -43,20 +43,27 @@ pub(crate) struct Trial<'l> {
 }
 
 impl<'l> Trial<'l> {
-    /// Makes `target` as new: no files but `conf`, no records, no slot.
-    pub(crate) fn new(lab: &'l Lab, target: &Target, conf: &str, program: Program) -> Self {
+    /// Leaves `target` as it is.
+    pub(crate) fn as_it_is(lab: &'l Lab, target: &Target, program: Program) -> Self {
         let trial = Self {
             lab,
             target: target.clone(),
             program,
             notes: RefCell::default(),
         };
-        // For the first there is nothing to remove.
-        let _ = fs::remove_dir_all(trial.dir());
-        lab.scratch().write(&target.conf, conf, 0o600).unwrap();
         for dir in ["tmp", "cwd", "outside"] {
             lab.scratch().dir(trial.dir().join(dir)).unwrap();
         }
+        trial
+    }
+
+    /// Makes `target` as new: no files but `conf`, no records, no slot.
+    pub(crate) fn new(lab: &'l Lab, target: &Target, conf: &str, program: Program) -> Self {
+        // For the first there is nothing to remove.
+        let dir = lab.scratch().join(format!("node{}", target.node_id));
+        let _ = fs::remove_dir_all(dir);
+        lab.scratch().write(&target.conf, conf, 0o600).unwrap();
+        let trial = Self::as_it_is(lab, target, program);
         let id = target.node_id;
         lab.primary()
             .sql(&format!(
