@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,7 @@ use repmgr_types::{CancelToken, SystemId, Timeline, WalSegmentName, WalSegmentSi
 
 use crate::archive::{Archive, RunEnd};
 use crate::deliver::{DirectoryFlush, FileError, sweep};
+use crate::receive::Received;
 use crate::spool::{Answer, Call, CallKind, HeldSpool};
 use crate::{Cluster, FetchError, Spool, WalFileName};
 
@@ -49,6 +52,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 const RETRY_MISSING: Duration = Duration::from_secs(2);
 /// The same for an archive that could not be reached: doubled each time up to the second value.
 const RETRY_FAILED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Segments being flushed at the same time: one alone does not keep a disk busy.
+const FLUSHERS: usize = 3;
+/// Segments asked for in one go: their names must fit into a command line.
+const LONGEST_RUN: u64 = 64;
 /// Of the file system a tenth is left to PostgreSQL, or this much if that is less.
 const KEEP_FREE: u64 = 2 << 30;
 
@@ -218,8 +225,8 @@ impl Prefetcher {
         }
         let room = most
             .saturating_sub(held)
-            .min(most.div_ceil(2))
-            .min(self.room_on_disk(size));
+            .min(self.room_on_disk(size))
+            .min(LONGEST_RUN);
         let worth_it = room > most / 8;
         if Instant::now() < self.not_before || Some(next) == self.stuck_at || !worth_it {
             return Ok(Vec::new());
@@ -242,10 +249,24 @@ impl Prefetcher {
     }
 
     fn run_ahead(&mut self, run: &[WalSegmentName]) -> Result<(), FileError> {
-        let spool = &self.held.spool;
-        let result = self.archive.fetch_run(run, spool.dir(), &mut |name, received| {
-            let path = spool.path(name.into());
-            Ok(received.file.publish(&path, DirectoryFlush::No)?)
+        let (archive, spool) = (&mut self.archive, &self.held.spool);
+        // Flushed by others, several at a time, while the next segments come.
+        let result = thread::scope(|scope| {
+            let (to_flush, flushing) = sync_channel::<(WalSegmentName, Received)>(1);
+            // Held by the flushers alone: when all have failed, there is nobody to send to.
+            let flushing = Arc::new(Mutex::new(flushing));
+            let flushers = [(); FLUSHERS].map(|()| {
+                let flushing = Arc::clone(&flushing);
+                scope.spawn(move || flush(&flushing, spool))
+            });
+            drop(flushing);
+            let mut keep = |name, received| to_flush.send((name, received)).is_ok();
+            let result = archive.fetch_run(run, spool.dir(), &mut keep);
+            drop(to_flush);
+            for flusher in flushers {
+                flusher.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            }
+            result
         });
         match result {
             Ok(RunEnd::Complete) => self.succeeded(),
@@ -278,6 +299,17 @@ impl Prefetcher {
         self.failed(&FetchError::File(error));
         Ok(())
     }
+}
+
+/// Gives whole segments their names in the spool, until there are no more.
+fn flush(segments: &Mutex<Receiver<(WalSegmentName, Received)>>, spool: &Spool) -> Result<(), FileError> {
+    let next = || segments.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    while let Ok((name, received)) = next() {
+        received
+            .file
+            .publish(&spool.path(name.into()), DirectoryFlush::No)?;
+    }
+    Ok(())
 }
 
 /// Whether those we work for are still there.

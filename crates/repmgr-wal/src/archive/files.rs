@@ -1,13 +1,13 @@
 //! Reading the archive's directories: one script finds them out, another sends files; a fresh
 //! connection runs both at once.
 
-use std::io;
+use std::io::{self, Read};
 
 use repmgr_remote::{Process, RemoteError, ShellCommand, StartOptions};
 use repmgr_types::SystemId;
 
 use super::location::{Configuration, Location, identity};
-use super::stream::{Chunks, Record, Records, pumped};
+use super::stream::{Chunks, End, Record, Records, pumped};
 use super::{Archive, IDLE_TIMEOUT, Transport, Way};
 use crate::receive::ReceiveError;
 use crate::{FetchError, WalFileName};
@@ -68,7 +68,7 @@ impl From<ReceiveError> for SendError {
 }
 
 /// Gets files as they come: name, place, bytes.
-pub(super) type Each<'e> = dyn FnMut(WalFileName, &str, &mut dyn io::Read) -> Result<(), ReceiveError> + 'e;
+pub(super) type Each<'e> = dyn FnMut(WalFileName, &str, &mut dyn Read) -> Result<(), ReceiveError> + 'e;
 
 /// What `locate.sh` told.
 struct Located {
@@ -102,9 +102,7 @@ impl Archive {
             .args([transport.programs(), self.partial_places()])
             .args(places);
         let process = self.start(&with_names(command, names))?;
-        read_records(process, |chunks| {
-            receive_all(&mut Records::new(chunks)?, names, each)
-        })
+        read_records(process, |chunks| receive_all(Records::new(chunks), names, each))
     }
 
     /// Finds out where the archive is, by reading Barman's configuration, and lets the far side send
@@ -122,14 +120,13 @@ impl Archive {
             .args([self.options.transport.programs(), self.partial_places()]);
         let process = self.start(&with_names(command, names))?;
         let (located, sent) = read_records(process, |chunks| {
-            let mut records = Records::new(&mut *chunks)?;
+            let mut records = Records::new(&mut *chunks);
             let located = Located::read(&mut records, &server)?;
             let default = |l: &Location| l.is_default() && l.backup_directory == located.directory;
             if !located.sends || !located.location.as_ref().is_some_and(default) {
                 return Ok((located, None));
             }
-            let mut records = Records::new(records.into_rest())?;
-            let end = receive_all(&mut records, names, each)?;
+            let end = receive_all(records, names, each)?;
             Ok((located, Some(end)))
         })
         .map_err(|e| e.named(&server))?;
@@ -176,29 +173,30 @@ fn with_names(mut command: ShellCommand, names: &[WalFileName]) -> ShellCommand 
 }
 
 impl Located {
-    fn read(records: &mut Records<'_>, server: &str) -> Result<Self, ReceiveError> {
+    fn read(records: &mut Records<impl Read>, server: &str) -> Result<Self, ReceiveError> {
         let mut texts: [String; 5] = Default::default();
         let [paths, text, home, files, directory] = &mut texts;
         let sends = loop {
-            let place = match records.next()? {
-                Record::File { place, .. } => place,
-                Record::Done => break false,
+            let (size, what) = match records.next()? {
+                Record::Text { size, what } => (size, what),
+                Record::End { why: End::Done, .. } => break false,
                 // There is no configuration, or we may not read all of it.
-                Record::Missing | Record::Denied => return Ok(Self::nowhere()),
+                Record::End { .. } => return Ok(Self::nowhere()),
+                Record::Next { .. } => return Err(garbled("a file among the texts")),
             };
-            let to = match place.as_str() {
+            let text_of = match what.as_str() {
                 "paths" => &mut *paths,
                 "text" => &mut *text,
                 "home" => &mut *home,
                 "files" => &mut *files,
                 "directory" => &mut *directory,
                 "guess" => {
-                    records.end_file()?;
+                    records.text(size, 0)?;
                     break true;
                 }
-                _ => return Err(garbled("an unknown kind of record")),
+                _ => return Err(garbled("an unknown kind of text")),
             };
-            *to = String::from_utf8_lossy(&records.text(MAX_TEXT)?).into_owned();
+            *text_of = String::from_utf8_lossy(&records.text(size, MAX_TEXT)?).into_owned();
         };
         let mut configuration = Configuration::default();
         let (mut system_id, mut model) = (None, false);
@@ -235,21 +233,29 @@ impl Located {
 }
 
 fn receive_all(
-    records: &mut Records<'_>,
+    mut records: Records<impl Read>,
     names: &[WalFileName],
     each: &mut Each<'_>,
 ) -> Result<SendEnd, ReceiveError> {
-    for name in names {
+    let mut listed = Vec::new();
+    let (why, compressor) = loop {
         match records.next()? {
-            Record::File { place, .. } => each(*name, &place, &mut records.body())?,
-            Record::Missing => return Ok(SendEnd::Missing),
-            Record::Denied => return Ok(SendEnd::Denied),
-            Record::Done => return Err(garbled("it is done too early")),
+            Record::Next { size, place } if listed.len() < names.len() => listed.push((size, place)),
+            Record::End { why, compressor } => break (why, compressor),
+            _ => return Err(garbled("more than was asked for")),
         }
+    };
+    let complete = listed.len() == names.len();
+    let mut contents = records.into_contents(if listed.is_empty() { "-" } else { &compressor })?;
+    for (name, (size, place)) in names.iter().zip(listed) {
+        each(*name, &place, &mut contents.next(size)?)?;
     }
-    match records.next()? {
-        Record::Done => Ok(SendEnd::Complete),
-        _ => Err(garbled("more files than asked for")),
+    contents.end()?;
+    match (why, complete) {
+        (End::Done, true) => Ok(SendEnd::Complete),
+        (End::Missing, false) => Ok(SendEnd::Missing),
+        (End::Denied, false) => Ok(SendEnd::Denied),
+        _ => Err(garbled("less than was asked for")),
     }
 }
 

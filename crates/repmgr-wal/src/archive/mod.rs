@@ -143,12 +143,12 @@ impl Archive {
     }
 
     /// Fetches `names` in one go, as many as there are up to the first that is not, and hands each
-    /// to `keep`.
+    /// to `keep`, which returns false to have no more of them.
     pub(crate) fn fetch_run(
         &mut self,
         names: &[WalSegmentName],
         dir: &Path,
-        keep: &mut dyn FnMut(WalSegmentName, Received) -> Result<(), FetchError>,
+        keep: &mut dyn FnMut(WalSegmentName, Received) -> bool,
     ) -> Result<RunEnd, FetchError> {
         self.with_session(|archive| archive.run_once(names, dir, keep))
     }
@@ -253,16 +253,16 @@ impl Archive {
         &mut self,
         names: &[WalSegmentName],
         dir: &Path,
-        keep: &mut dyn FnMut(WalSegmentName, Received) -> Result<(), FetchError>,
+        keep: &mut dyn FnMut(WalSegmentName, Received) -> bool,
     ) -> Result<RunEnd, FetchError> {
         let files: Vec<WalFileName> = names.iter().map(|n| WalFileName::Segment(*n)).collect();
         let system_id = self.options.system_id;
         let mut kept = 0;
         let mut branched = None;
-        let mut failed = None;
+        let mut enough = false;
         let mut refused = None;
         let result = self.send(&files, &mut |file, place, body| {
-            if refused.is_some() || failed.is_some() || branched.is_some() {
+            if enough || refused.is_some() || branched.is_some() {
                 return Ok(());
             }
             let Some(name) = file.segment() else { return Ok(()) };
@@ -270,10 +270,10 @@ impl Archive {
                 Ok(received) if received.header.is_some_and(|h| needs_history(name, h)) => {
                     branched = Some((name, received));
                 }
-                Ok(received) => match keep(name, received) {
-                    Ok(()) => kept += 1,
-                    Err(error) => failed = Some(error),
-                },
+                Ok(received) => {
+                    kept += 1;
+                    enough = !keep(name, received);
+                }
                 Err(ReceiveError::Unknown) => refused = Some((name, None)),
                 Err(ReceiveError::Content(error)) => {
                     log::debug!("{name} from {place}: {error}");
@@ -290,13 +290,13 @@ impl Archive {
                 return Err(self.fetch_error(name, "", error));
             }
         };
-        if let Some(error) = failed {
-            return Err(error);
+        if enough {
+            return Ok(RunEnd::Complete);
         }
         if let Some((name, received)) = branched {
             // The rest of the run is fetched with the next one.
             self.confirm_branch(name, &received, dir)?;
-            keep(name, received)?;
+            keep(name, received);
             return Ok(RunEnd::Complete);
         }
         match (end, refused) {
@@ -318,11 +318,15 @@ impl Archive {
         &mut self,
         names: &[WalSegmentName],
         dir: &Path,
-        keep: &mut dyn FnMut(WalSegmentName, Received) -> Result<(), FetchError>,
+        keep: &mut dyn FnMut(WalSegmentName, Received) -> bool,
     ) -> Result<RunEnd, FetchError> {
         for name in names {
             match self.fetch_once(WalFileName::Segment(*name), dir) {
-                Ok(received) => keep(*name, received)?,
+                Ok(received) => {
+                    if !keep(*name, received) {
+                        break;
+                    }
+                }
                 Err(FetchError::NotInArchive { .. }) => return Ok(RunEnd::Missing(*name)),
                 Err(FetchError::Refused { .. }) => return Ok(RunEnd::Refused(*name)),
                 Err(error) => return Err(error),

@@ -14,110 +14,128 @@ const AHEAD: usize = 32;
 /// "file", a size, and a short word.
 const MAX_LINE: u64 = 128;
 
-/// One thing sent.
+/// One line of a script, with what belongs to it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// A file of `size` bytes, found in `place`.
-    File { size: u64, place: String },
+    /// A text of `size` bytes follows, and a line end.
+    Text { size: u64, what: String },
+    /// A file of `size` bytes, found in `place`, will be among the contents.
+    Next { size: u64, place: String },
+    /// The list ends here, and why; the contents follow, compressed with a program or not ("-").
+    End { why: End, compressor: String },
+}
+
+/// Why a list ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Everything is in it.
+    Done,
     /// The next one asked for is not there.
     Missing,
     /// We may not see or read it.
     Denied,
-    /// Everything has been sent.
-    Done,
 }
 
 /// Reads records one after another.
-pub(crate) struct Records<'r> {
-    input: BufReader<Box<dyn Read + 'r>>,
-    /// Bytes of the current file nobody has read yet.
-    left: u64,
-    in_file: bool,
+pub(crate) struct Records<R> {
+    input: BufReader<R>,
 }
 
-impl<'r> Records<'r> {
-    pub(crate) fn new(input: impl Read + 'r) -> io::Result<Self> {
-        match decode::open(input, is_record)? {
-            Opened::Known(decoder) => Ok(Self {
-                input: BufReader::with_capacity(CHUNK, decoder.reader),
-                left: 0,
-                in_file: false,
-            }),
-            Opened::Unknown => Err(confused("it does not begin with a record")),
+impl<R: Read> Records<R> {
+    pub(crate) fn new(input: R) -> Self {
+        Self {
+            input: BufReader::with_capacity(CHUNK, input),
         }
     }
 
-    /// Skips what is left of the current file.
-    pub(crate) fn end_file(&mut self) -> io::Result<()> {
-        if !self.in_file {
-            return Ok(());
-        }
-        io::copy(&mut self.body(), &mut io::sink())?;
-        self.in_file = false;
-        let mut end = [0];
-        self.input.read_exact(&mut end)?;
-        if end == *b"\n" {
-            Ok(())
-        } else {
-            Err(confused("a file is longer than announced"))
-        }
-    }
-
-    /// What follows the current file, for another reader.
-    pub(crate) fn into_rest(self) -> impl Read + 'r {
-        self.input
-    }
-
-    /// The next record; the rest of the file before it is skipped.
     pub(crate) fn next(&mut self) -> io::Result<Record> {
-        self.end_file()?;
         let mut line = Vec::new();
         self.input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
         let text = std::str::from_utf8(&line).ok().and_then(|l| l.strip_suffix('\n'));
         let mut words = text.unwrap_or_default().splitn(3, ' ');
-        match (
+        let (Some(word), Some(size), Some(rest)) = (
             words.next(),
             words.next().and_then(|w| w.parse().ok()),
             words.next(),
-        ) {
-            (Some("file"), Some(size), Some(place)) => {
-                (self.left, self.in_file) = (size, true);
-                Ok(Record::File {
-                    size,
-                    place: place.to_owned(),
-                })
-            }
-            (Some("missing"), Some(_), _) => Ok(Record::Missing),
-            (Some("denied"), Some(_), _) => Ok(Record::Denied),
-            (Some("done"), Some(_), _) => Ok(Record::Done),
-            _ => Err(confused("a record does not begin as one")),
-        }
+        ) else {
+            return Err(confused("a record does not begin as one"));
+        };
+        let rest = rest.to_owned();
+        let why = match word {
+            "file" => return Ok(Record::Text { size, what: rest }),
+            "next" => return Ok(Record::Next { size, place: rest }),
+            "done" => End::Done,
+            "missing" => End::Missing,
+            "denied" => End::Denied,
+            _ => return Err(confused("an unknown kind of record")),
+        };
+        Ok(Record::End {
+            why,
+            compressor: rest,
+        })
     }
 
-    /// The rest of the current file.
-    pub(crate) fn body(&mut self) -> Body<'_, 'r> {
-        Body(self)
-    }
-
-    /// The whole current file, if it is not too long.
-    pub(crate) fn text(&mut self, limit: u64) -> io::Result<Vec<u8>> {
-        if self.left > limit {
-            return Err(confused("a file is too long"));
+    /// The text of a record just read, if it is not too long.
+    pub(crate) fn text(&mut self, size: u64, limit: u64) -> io::Result<Vec<u8>> {
+        if size > limit {
+            return Err(confused("a text is too long"));
         }
         let mut bytes = Vec::new();
-        self.body().read_to_end(&mut bytes)?;
-        Ok(bytes)
+        self.input.by_ref().take(size + 1).read_to_end(&mut bytes)?;
+        match bytes.pop() {
+            Some(b'\n') if bytes.len() as u64 == size => Ok(bytes),
+            _ => Err(confused("a text has another length than announced")),
+        }
+    }
+
+    /// The contents behind the list.
+    pub(crate) fn into_contents<'r>(self, compressor: &str) -> io::Result<Contents<'r>>
+    where
+        R: 'r,
+    {
+        let input: Box<dyn Read + 'r> = if compressor == "-" {
+            Box::new(self.input)
+        } else {
+            match decode::open(self.input, |_| false)? {
+                Opened::Known(decoder) => decoder.reader,
+                Opened::Unknown => return Err(confused("it is not compressed as announced")),
+            }
+        };
+        Ok(Contents { input, left: 0 })
     }
 }
 
-fn is_record(first: &[u8]) -> bool {
-    ["file ", "missing ", "denied ", "done "]
-        .iter()
-        .any(|word| first.starts_with(word.as_bytes()))
+/// The contents of listed files, one behind the other.
+pub(crate) struct Contents<'r> {
+    input: Box<dyn Read + 'r>,
+    /// Bytes of the current file nobody has read yet.
+    left: u64,
 }
 
-/// Reads one file of the stream; a stream that ends inside it is an error.
-pub(crate) struct Body<'a, 'r>(&'a mut Records<'r>);
+impl<'r> Contents<'r> {
+    /// The next file; what nobody has read of the one before is skipped.
+    pub(crate) fn next(&mut self, size: u64) -> io::Result<Body<'_, 'r>> {
+        self.skip()?;
+        self.left = size;
+        Ok(Body(self))
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        io::copy(&mut Body(self), &mut io::sink()).map(drop)
+    }
+
+    /// There must be nothing behind the last file.
+    pub(crate) fn end(mut self) -> io::Result<()> {
+        self.skip()?;
+        match self.input.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(confused("there is more than was announced")),
+        }
+    }
+}
+
+/// Reads one file of the contents; a stream that ends inside it is an error.
+pub(crate) struct Body<'a, 'r>(&'a mut Contents<'r>);
 
 impl Read for Body<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -222,53 +240,79 @@ mod tests {
     use super::*;
     use repmgr_remote::{Connection, LocalHost, ShellCommand, StartOptions};
 
-    const STREAM: &[u8] = b"file 5 wals\n\xfd\nbc\0\nfile 0 incoming\n\nmissing 0 -\n";
+    const STREAM: &[u8] = b"file 3 home\na\nb\nnext 5 wals\nnext 0 incoming\nmissing 0 -\n\xfd\nbc\0";
 
-    fn file(size: u64, place: &str) -> Record {
-        Record::File {
-            size,
-            place: place.into(),
+    /// Everything in a stream, as text.
+    fn all(stream: &[u8]) -> io::Result<Vec<String>> {
+        let mut records = Records::new(stream);
+        let (mut seen, mut sizes) = (Vec::new(), Vec::new());
+        let compressor = loop {
+            match records.next()? {
+                Record::Text { size, what } => seen.push(format!("{what} {:?}", records.text(size, 10)?)),
+                Record::Next { size, place } => {
+                    sizes.push(size);
+                    seen.push(format!("{place} {size}"));
+                }
+                Record::End { why, compressor } => {
+                    seen.push(format!("{why:?}"));
+                    break compressor;
+                }
+            }
+        };
+        let mut contents = records.into_contents(&compressor)?;
+        for size in sizes {
+            let mut bytes = Vec::new();
+            contents.next(size)?.read_to_end(&mut bytes)?;
+            seen.push(format!("{bytes:?}"));
         }
+        contents.end()?;
+        Ok(seen)
     }
 
     #[test]
-    fn records_read_plain_and_compressed() {
-        let zstd = zstd::encode_all(STREAM, 1).unwrap();
-        for stream in [STREAM, &zstd] {
-            let mut records = Records::new(stream).unwrap();
-            assert_eq!(records.next().unwrap(), file(5, "wals"));
-            assert_eq!(records.text(10).unwrap(), b"\xfd\nbc\0");
-            assert_eq!(records.next().unwrap(), file(0, "incoming"));
-            assert_eq!(records.next().unwrap(), Record::Missing);
-            assert!(records.next().is_err());
-        }
+    fn a_list_and_its_contents_read_plain_and_compressed() {
+        let expected = [
+            "home [97, 10, 98]",
+            "wals 5",
+            "incoming 0",
+            "Missing",
+            "[253, 10, 98, 99, 0]",
+            "[]",
+        ];
+        assert_eq!(all(STREAM).unwrap(), expected);
+        let (list, contents) = STREAM.split_at(STREAM.len() - 5);
+        let list = String::from_utf8_lossy(list).replace("missing 0 -", "missing 0 zstd");
+        let stream = [list.as_bytes(), &zstd::encode_all(contents, 1).unwrap()].concat();
+        assert_eq!(all(&stream).unwrap(), expected);
     }
 
     #[test]
-    fn a_file_nobody_read_is_skipped() {
-        let mut records = Records::new(STREAM).unwrap();
-        records.next().unwrap();
-        records.body().read_exact(&mut [0]).unwrap();
-        assert_eq!(records.next().unwrap(), file(0, "incoming"));
+    fn what_nobody_read_of_a_file_is_skipped() {
+        let records = Records::new(&b"abcdef"[..]);
+        let mut contents = records.into_contents("-").unwrap();
+        contents.next(3).unwrap().read_exact(&mut [0]).unwrap();
+        let mut rest = String::new();
+        contents.next(3).unwrap().read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "def");
+        contents.end().unwrap();
     }
 
     #[test]
     fn a_stream_that_breaks_off_anywhere_is_an_error() {
         for cut in 0..STREAM.len() {
-            let all = || -> io::Result<()> {
-                let mut records = Records::new(&STREAM[..cut])?;
-                while records.next()? != Record::Missing {}
-                Ok(())
-            };
-            assert!(all().is_err(), "cut at {cut}");
+            assert!(all(&STREAM[..cut]).is_err(), "cut at {cut}");
         }
-        for wrong in ["file x wals\n", "file -1 wals\n", "hello\n", "file 1 wals\nabc\n"] {
-            let all = || -> io::Result<()> {
-                let mut records = Records::new(wrong.as_bytes())?;
-                records.next()?;
-                records.next().map(drop)
-            };
-            assert!(all().is_err(), "{wrong:?}");
+        for wrong in [
+            "next x wals\ndone 0 -\n",
+            "next -1 wals\ndone 0 -\n",
+            "hello\n",
+            "other 1 x\n",
+            "file 1 home\nabc\ndone 0 -\n",
+            "file 99 home\nabc\ndone 0 -\n",
+            "next 1 wals\ndone 0 -\nab",
+            "next 1 wals\ndone 0 zstd\na",
+        ] {
+            assert!(all(wrong.as_bytes()).is_err(), "{wrong:?}");
         }
     }
 
