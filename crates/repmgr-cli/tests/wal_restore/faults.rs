@@ -39,21 +39,39 @@ fn killed_at_any_moment_it_leaves_nothing_or_the_whole_file() {
 }
 
 #[test]
+fn a_disk_that_takes_no_more_is_exit_code_3_and_leaves_nothing() {
+    let bench = shared();
+    let node = bench.node("no_more");
+    // A limit for files of this process, of half a segment; without the signal it is an error of write.
+    let call = bench.command(&node, &["--no-prefetch", "barmansrv", SERVER, &bench.segments[0]]);
+    let mut limited = bench.lab.scratch().command("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 16384; exec \"$@\"", "sh"])
+        .arg(call.get_program());
+    limited
+        .args(call.get_args())
+        .arg("pg_wal/RECOVERYXLOG")
+        .current_dir(&node.dir);
+    let finished = run(&mut limited, LIMIT).unwrap();
+    let left = fs::read_dir(node.dir.join("pg_wal")).unwrap().count();
+    assert_eq!((finished.status.code(), left), (Some(3), 0), "{finished:?}");
+    assert!(finished.stderr.contains("could not write"), "{finished:?}");
+}
+
+#[test]
 fn a_full_disk_is_exit_code_3_and_leaves_nothing() {
     if !rustix::process::getuid().is_root() {
+        eprintln!("not tested: only root can mount a small file system");
         return;
     }
     let bench = shared();
     let node = bench.node("full");
     let wal = node.dir.join("pg_wal");
-    let mount = |size: &str| {
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0777"), "none"])
-            .arg(&wal);
-        assert!(mount.status().unwrap().success());
-    };
-    mount("8m");
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=8m,mode=0777", "none"])
+        .arg(&wal);
+    assert!(mount.status().unwrap().success());
     let finished = bench.call(&node, &["--no-prefetch"], &bench.segments[0]);
     let left = fs::read_dir(&wal).unwrap().count();
     assert!(Command::new("umount").arg(&wal).status().unwrap().success());
