@@ -26,8 +26,8 @@ use repmgr_tests::{clone, node};
 
 fn options() -> PrimaryOptions {
     PrimaryOptions {
-        // It makes files at moments of its own.
-        conf: vec!["autovacuum = off".to_owned()],
+        // The first makes files at moments of its own; the second has room for all tests at once.
+        conf: vec!["autovacuum = off".to_owned(), "max_wal_senders = 40".to_owned()],
         ..PrimaryOptions::default()
     }
 }

@@ -31,7 +31,7 @@ pub(super) const REFUSALS: &[Difference] = &[
         lines: &[
             "- exit 0",
             "+ exit 1",
-            "- INFO: parameter \"max_wal_senders\" set to 10",
+            "- INFO: parameter \"max_wal_senders\" set to 40",
             "- INFO: all prerequisites for \"standby clone\" are met",
             "+ DETAIL: backup BACKUP: # files, # MB",
             "+ ERROR: no replication connection to the upstream node",
@@ -94,7 +94,7 @@ pub(super) const REFUSALS: &[Difference] = &[
         on: &["unknown upstream node, dry run"],
         lines: &[
             "- INFO: replication slot usage not requested;*",
-            "- INFO: parameter \"max_wal_senders\" set to 10",
+            "- INFO: parameter \"max_wal_senders\" set to 40",
             "- WARNING: data checksums *",
             "- DETAIL: pg_rewind *",
             "- ERROR: unable to retrieve record for upstream node 4711",

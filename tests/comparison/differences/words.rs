@@ -116,7 +116,7 @@ pub(super) const WORDS: &[Difference] = &[
         why: CHECKS,
         on: &["dry", "direct dry", "terse"],
         lines: &[
-            "- INFO: parameter \"max_wal_senders\" set to 10",
+            "- INFO: parameter \"max_wal_senders\" set to 40",
             "+ INFO: replication connections to the upstream node are possible (1 required)",
         ],
     },
