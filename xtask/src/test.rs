@@ -15,6 +15,15 @@ fn names_package(arguments: &[String]) -> bool {
         .any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
 }
 
+/// Two tests for each processor: most of their time they wait, for servers, disks and timers.
+fn threads() -> Option<(&'static str, String)> {
+    const VARIABLE: &str = "RUST_TEST_THREADS";
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::env::var_os(VARIABLE)
+        .is_none()
+        .then(|| (VARIABLE, (2 * processors).to_string()))
+}
+
 /// The majors the tests run on.
 const MAJORS: [u32; 5] = [10, 11, 15, 17, 18];
 
@@ -45,6 +54,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         .args(everything)
         .arg("--no-fail-fast")
         .args(arguments)
+        .envs(threads())
         .stdout(Stdio::piped());
     let mut child = cargo.spawn().context("could not start cargo")?;
     let mut total = Total::default();
