@@ -251,10 +251,10 @@ fn a_peer_that_falls_silent_is_noticed_by_signs_of_life() {
 #[test]
 fn a_channel_closed_by_the_server_does_not_look_like_success() {
     // Needs OpenSSH 9.2.
-    let server = Server::start_with("ChannelTimeout session:command=1s", &["ed25519"]);
+    let server = Server::start_with("ChannelTimeout session:command=5s", &["ed25519"]);
     let mut c = server.connect();
     let (bytes, error) = drain(
-        c.start(&sh("echo part; sleep 20"), options(Input::Empty))
+        c.start(&sh("echo part; sleep 60"), options(Input::Empty))
             .unwrap(),
     );
     let error = error.expect("a cut stream looked whole");
