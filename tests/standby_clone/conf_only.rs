@@ -211,7 +211,7 @@ fn a_running_standby_is_configured_only_by_force() {
     let untouched = Untouched::new(&lab, &target);
     let told = clone(&lab, &target, &[CONF_ONLY, "-F", "--dry-run"])
         .success()
-        .stderr(contains(format!("would create replication slot \"{slot}\"")));
+        .stderr(contains(format!("replication slot \"{slot}\" would be created")));
     untouched.check();
     assert!(
         output(&told).contains(&format!("primary_slot_name = '{slot}'")),

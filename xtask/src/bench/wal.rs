@@ -211,7 +211,12 @@ fn contenders(lab: &Lab, program: &Path) -> Result<Vec<Contender>> {
 /// A file system that has nothing to write, and no rests of the last run.
 fn clear(scratch: &Scratch, dir: &Path) -> Result<()> {
     for dir in [dir, &scratch.join("walrestore")] {
-        check(Command::new("rm").arg("-rf").arg(dir), LIMIT)?;
+        // Until it sees that the directory goes, a background process still puts segments into it.
+        let started = Instant::now();
+        while let Err(e) = check(Command::new("rm").arg("-rf").arg(dir), LIMIT) {
+            ensure!(started.elapsed() < LIMIT, "{e:#}");
+            sleep(Duration::from_millis(50));
+        }
     }
     check(Command::new("sync").arg("-f").arg(scratch.path()), LIMIT).map(drop)
 }
