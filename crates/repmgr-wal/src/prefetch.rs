@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, sleep};
@@ -95,10 +96,11 @@ pub fn prefetch(
         held,
         options,
     };
+    let lock = prefetcher.held.lock_path();
     let end = thread::scope(|scope| {
         let (running, ended) = channel::<()>();
         scope.spawn(move || {
-            let watch = Watch::new(cluster);
+            let watch = Watch::new(cluster, lock);
             while ended.recv_timeout(CHECK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 if watch.is_deserted() {
                     cancel.cancel();
@@ -249,7 +251,8 @@ impl Prefetcher {
     }
 
     fn run_ahead(&mut self, run: &[WalSegmentName]) -> Result<(), FileError> {
-        let (archive, spool) = (&mut self.archive, &self.held.spool);
+        let (archive, held) = (&mut self.archive, &self.held);
+        let spool = &held.spool;
         // Flushed by others, several at a time, while the next segments come.
         let result = thread::scope(|scope| {
             let (to_flush, flushing) = sync_channel::<(WalSegmentName, Received)>(1);
@@ -260,7 +263,8 @@ impl Prefetcher {
                 scope.spawn(move || flush(&flushing, spool))
             });
             drop(flushing);
-            let mut keep = |name, received| to_flush.send((name, received)).is_ok();
+            // Whoever removes the spool must not find new files in it again and again.
+            let mut keep = |name, received| held.is_there() && to_flush.send((name, received)).is_ok();
             let result = archive.fetch_run(run, spool.dir(), &mut keep);
             drop(to_flush);
             for flusher in flushers {
@@ -317,23 +321,27 @@ struct Watch<'c> {
     cluster: &'c Cluster,
     postmaster: Option<i32>,
     wal_dir: Option<(u64, u64)>,
+    lock: PathBuf,
 }
 
 impl<'c> Watch<'c> {
-    fn new(cluster: &'c Cluster) -> Self {
+    fn new(cluster: &'c Cluster, lock: PathBuf) -> Self {
         Self {
             cluster,
             postmaster: cluster.postmaster(),
-            wal_dir: identity(cluster),
+            wal_dir: identity(cluster.wal_dir()),
+            lock,
         }
     }
 
     fn is_deserted(&self) -> bool {
         let server_gone = self.postmaster.is_some() && self.cluster.postmaster() != self.postmaster;
-        server_gone || self.wal_dir.is_none() || identity(self.cluster) != self.wal_dir
+        let directory_gone = self.wal_dir.is_none() || identity(self.cluster.wal_dir()) != self.wal_dir;
+        // Somebody is removing the spool, perhaps with all that is around it.
+        server_gone || directory_gone || !self.lock.exists()
     }
 }
 
-fn identity(cluster: &Cluster) -> Option<(u64, u64)> {
-    fs::metadata(cluster.wal_dir()).map(|m| (m.dev(), m.ino())).ok()
+fn identity(dir: &Path) -> Option<(u64, u64)> {
+    fs::metadata(dir).map(|m| (m.dev(), m.ino())).ok()
 }

@@ -291,10 +291,14 @@ impl HeldSpool {
         Ok(Some(held))
     }
 
+    pub(crate) fn lock_path(&self) -> PathBuf {
+        self.spool.dir.join(LOCK)
+    }
+
     /// Whether the directory is still the one that was locked.
     pub(crate) fn is_there(&self) -> bool {
         let own = self.lock.metadata().map(|m| (m.dev(), m.ino()));
-        let named = fs::metadata(self.spool.dir.join(LOCK)).map(|m| (m.dev(), m.ino()));
+        let named = fs::metadata(self.lock_path()).map(|m| (m.dev(), m.ino()));
         matches!((own, named), (Ok(own), Ok(named)) if own == named)
     }
 
