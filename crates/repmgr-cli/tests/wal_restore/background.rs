@@ -1,6 +1,7 @@
 //! The process that runs ahead.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::thread::sleep;
@@ -185,7 +186,10 @@ fn without_room_on_the_disk_it_does_not_run_ahead() {
     let bench = shared();
     let node = bench.node("no_room");
     if !rustix::process::getuid().is_root() {
-        eprintln!("not tested: only root can mount a small file system");
+        let _ = writeln!(
+            std::io::stderr(),
+            "not tested: only root can mount a small file system"
+        );
         return;
     }
     let wal = node.dir.join("pg_wal");

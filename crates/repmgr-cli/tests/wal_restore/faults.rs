@@ -1,6 +1,7 @@
 //! Broken networks, full disks, and ends in the middle.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread::{self, sleep};
@@ -61,7 +62,10 @@ fn a_disk_that_takes_no_more_is_exit_code_3_and_leaves_nothing() {
 #[test]
 fn a_full_disk_is_exit_code_3_and_leaves_nothing() {
     if !rustix::process::getuid().is_root() {
-        eprintln!("not tested: only root can mount a small file system");
+        let _ = writeln!(
+            std::io::stderr(),
+            "not tested: only root can mount a small file system"
+        );
         return;
     }
     let bench = shared();
