@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use repmgr_config::{ConfigError, Loaded, LogLevel};
+use repmgr_remote::{SshHost, SshOptions};
 
 use crate::args::CommandLine;
 use crate::failure::{Failure, exit, lines};
@@ -13,7 +14,7 @@ use crate::log::{Destination, Entry, Filter, Log, Sink};
 use crate::observer::Json;
 use crate::request::Given;
 use crate::signals::Signals;
-use crate::standby_clone::Reach;
+use crate::standby_clone::{Reach, THIS_HOST};
 use crate::values::{Output, Values};
 use crate::words::Action;
 use crate::{help, standby_clone, words};
@@ -130,6 +131,11 @@ impl Session {
             loaded: loaded.as_ref(),
             password: env::var("PGPASSWORD").ok(),
             wal_restore: beside_us("repmgr-wal-restore"),
+            wal_restore_user: loaded
+                .as_ref()
+                .and_then(|loaded| loaded.settings.barman())
+                .filter(|barman| barman.host != THIS_HOST)
+                .and_then(|barman| unnamed_user(barman.host)),
         };
         self.warn(
             "following problems with command line parameters detected:",
@@ -324,6 +330,20 @@ fn print(text: &str) -> u8 {
 fn version_number() -> u32 {
     let parts = VERSION.split(['.', '-']).take(3);
     parts.fold(0, |number, part| number * 100 + part.parse::<u32>().unwrap_or(0))
+}
+
+/// The user to log in as on a host for which nobody names one.
+fn unnamed_user(host: &str) -> Option<String> {
+    let user = |default_user: Option<String>| {
+        let options = SshOptions {
+            default_user,
+            ..SshOptions::default()
+        };
+        SshHost::new(host, options).ok()?.user().ok()
+    };
+    // Where a name is configured, the default changes nothing.
+    let ours = user(None)?;
+    (user(Some(format!("{ours}-"))) != Some(ours.clone())).then_some(ours)
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub(crate) struct Given<'a> {
     pub(crate) password: Option<String>,
     /// `repmgr-wal-restore`, if it is there.
     pub(crate) wal_restore: Option<PathBuf>,
+    /// Whom the Barman host's SSH configuration leaves to be this account, and `repmgr-wal-restore` takes to be barman.
+    pub(crate) wal_restore_user: Option<String>,
 }
 
 impl Given<'_> {
@@ -179,6 +181,9 @@ impl Given<'_> {
         }
         if barman.host == THIS_HOST {
             words.push("--local");
+        }
+        if let Some(user) = &self.wal_restore_user {
+            words.extend(["--user", user]);
         }
         words.extend(["--", barman.host, barman.server]);
         let quoted = words.iter().map(|word| quote(word).replace('%', "%%"));

@@ -37,6 +37,7 @@ fn given<T>(
         loaded: loaded.as_ref(),
         password: Some("from PGPASSWORD".to_owned()),
         wal_restore: Some("/opt/my repmgr/repmgr-wal-restore".into()),
+        wal_restore_user: None,
     };
     let warnings = given.warnings();
     let told = |failure: Failure| {
