@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -89,8 +90,14 @@ impl Account {
             use std::os::unix::fs::PermissionsExt;
             fs::set_permissions(path, fs::Permissions::from_mode(0o700))
         });
-        made.with_context(|| format!("could not create \"{}\"", path.display()))?;
-        self.own(path)
+        match made {
+            // Another test was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => {
+                made.with_context(|| format!("could not create \"{}\"", path.display()))?;
+                self.own(path)
+            }
+        }
     }
 }
 
