@@ -14,7 +14,7 @@ use crate::log::{Destination, Entry, Filter, Log, Sink};
 use crate::observer::Json;
 use crate::request::Given;
 use crate::signals::Signals;
-use crate::standby_clone::{Reach, THIS_HOST};
+use crate::standby_clone::Reach;
 use crate::values::{Output, Values};
 use crate::words::Action;
 use crate::{help, standby_clone, words};
@@ -131,11 +131,7 @@ impl Session {
             loaded: loaded.as_ref(),
             password: env::var("PGPASSWORD").ok(),
             wal_restore: beside_us("repmgr-wal-restore"),
-            wal_restore_user: loaded
-                .as_ref()
-                .and_then(|loaded| loaded.settings.barman())
-                .filter(|barman| barman.host != THIS_HOST)
-                .and_then(|barman| unnamed_user(barman.host)),
+            unnamed_user,
         };
         self.warn(
             "following problems with command line parameters detected:",
@@ -332,8 +328,11 @@ fn version_number() -> u32 {
     parts.fold(0, |number, part| number * 100 + part.parse::<u32>().unwrap_or(0))
 }
 
-/// The user to log in as on a host for which nobody names one.
+/// The user to log in as on a host for which nobody names one; `None` where somebody does.
+///
+/// A configuration that cannot be read is no error here: connecting reads it again, and says so.
 fn unnamed_user(host: &str) -> Option<String> {
+    const MARK: &str = "named-by-nobody";
     let user = |default_user: Option<String>| {
         let options = SshOptions {
             default_user,
@@ -341,9 +340,7 @@ fn unnamed_user(host: &str) -> Option<String> {
         };
         SshHost::new(host, options).ok()?.user().ok()
     };
-    // Where a name is configured, the default changes nothing.
-    let ours = user(None)?;
-    (user(Some(format!("{ours}-"))) != Some(ours.clone())).then_some(ours)
+    (user(Some(MARK.to_owned()))? == MARK).then(|| user(None))?
 }
 
 #[cfg(test)]

@@ -31,8 +31,8 @@ pub(crate) struct Given<'a> {
     pub(crate) password: Option<String>,
     /// `repmgr-wal-restore`, if it is there.
     pub(crate) wal_restore: Option<PathBuf>,
-    /// Whom the Barman host's SSH configuration leaves to be this account, and `repmgr-wal-restore` takes to be barman.
-    pub(crate) wal_restore_user: Option<String>,
+    /// Whom we log in as on a host for which nobody names a user: `repmgr-wal-restore` would choose another.
+    pub(crate) unnamed_user: fn(&str) -> Option<String>,
 }
 
 impl Given<'_> {
@@ -179,11 +179,12 @@ impl Given<'_> {
         if barman.command != "barman" {
             words.extend(["--barman-command", barman.command]);
         }
+        let user;
         if barman.host == THIS_HOST {
             words.push("--local");
-        }
-        if let Some(user) = &self.wal_restore_user {
-            words.extend(["--user", user]);
+        } else {
+            user = (self.unnamed_user)(barman.host);
+            words.extend(user.iter().flat_map(|user| ["--user", user]));
         }
         words.extend(["--", barman.host, barman.server]);
         let quoted = words.iter().map(|word| quote(word).replace('%', "%%"));

@@ -37,7 +37,7 @@ fn given<T>(
         loaded: loaded.as_ref(),
         password: Some("from PGPASSWORD".to_owned()),
         wal_restore: Some("/opt/my repmgr/repmgr-wal-restore".into()),
-        wal_restore_user: None,
+        unnamed_user: |host| (host == "nobody").then(|| "o'hara".to_owned()),
     };
     let warnings = given.warnings();
     let told = |failure: Failure| {
@@ -336,6 +336,11 @@ fn wal_comes_from_barman_where_the_file_says_nothing() {
             "'/opt/my repmgr/repmgr-wal-restore' --config /etc/100%%.conf --barman-command /opt/barman -- barmansrv \
              main %f %p"
         )
+    );
+    let conf = CONF.replace("barmansrv", "nobody");
+    assert_eq!(
+        command(&conf, &clone).as_deref(),
+        Some(r"'/opt/my repmgr/repmgr-wal-restore' --user 'o'\''hara' -- nobody main %f %p")
     );
     let conf = format!("{CONF}restore_command='mine %f %p'\n");
     assert_eq!(command(&conf, &clone).as_deref(), Some("mine %f %p"));
