@@ -154,15 +154,7 @@ impl Stored {
         barman: &mut Barman,
         context: &Context<'_>,
     ) -> Result<Vec<u8>, CloneError> {
-        let dir = self.backup.data_directory();
-        let connection = barman.connection();
-        Ok(read_file(
-            connection,
-            &dir,
-            PG_CONTROL,
-            PG_CONTROL_SIZE,
-            context.cancel,
-        )?)
+        self.read(barman, PG_CONTROL, PG_CONTROL_SIZE, context)
     }
 
     /// That a control file is whole and of this cluster.
@@ -231,15 +223,19 @@ impl Stored {
         barman: &mut Barman,
         context: &Context<'_>,
     ) -> Result<Vec<u8>, CloneError> {
+        self.read(barman, MANIFEST, MANIFEST_MAX, context)
+    }
+
+    /// A file of the backup's data directory with at most `limit` bytes.
+    fn read(
+        &self,
+        barman: &mut Barman,
+        name: &str,
+        limit: usize,
+        context: &Context<'_>,
+    ) -> Result<Vec<u8>, CloneError> {
         let dir = self.backup.data_directory();
-        let connection = barman.connection();
-        Ok(read_file(
-            connection,
-            &dir,
-            MANIFEST,
-            MANIFEST_MAX,
-            context.cancel,
-        )?)
+        Ok(read_file(barman.connection(), &dir, name, limit, context.cancel)?)
     }
 
     pub(crate) fn parse_manifest(&self, bytes: &[u8]) -> Result<Manifest, CloneError> {
