@@ -66,25 +66,9 @@ fn read_tree(dir: &Path, below: &Path, tree: &mut Tree) {
 
 /// Takes a backup in tar format and compares what we unpack with what GNU tar unpacks.
 fn check_backup(scratch: &Scratch, primary: &Primary, name: &str, compress: &[&str], codec: Codec) {
-    let program = primary.install().program("pg_basebackup").unwrap();
     let directory = scratch.join(name);
-    let mut backup = scratch.command(program);
-    backup
-        .args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &primary.port().to_string(),
-            "-Ft",
-            "-X",
-            "none",
-            "-c",
-            "fast",
-            "-D",
-        ])
-        .arg(&directory)
-        .args(compress);
-    check(&mut backup, LIMIT).unwrap();
+    let options = [&["-Ft", "-X", "none"], compress].concat();
+    primary.base_backup(&directory, &options).unwrap();
     let mut archives = 0;
     for entry in fs::read_dir(&directory).unwrap() {
         let archive = entry.unwrap().file_name().into_string().unwrap();

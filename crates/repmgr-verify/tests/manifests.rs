@@ -8,15 +8,13 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
-use repmgr_lab::{BarmanVersion, Lab, PgInstall, Primary, PrimaryOptions, Scratch, Tablespace, check};
+use repmgr_lab::{BarmanVersion, Lab, PgInstall, Primary, PrimaryOptions, Scratch, Tablespace};
 use repmgr_types::Lsn;
 use repmgr_verify::{ClusterPages, FileFault, Manifest, ManifestEntry, ManifestError, PageCheck, PageRules};
 
 use common::{files, shown, stream};
 
-const LIMIT: Duration = Duration::from_secs(90);
 /// A name that is not UTF-8.
 const LATIN1: &[u8] = b"gr\xfc\xdfe";
 
@@ -59,25 +57,11 @@ fn pg_basebackup(major: u32) {
     for algorithm in ["NONE", "CRC32C", "SHA224", "SHA256", "SHA384", "SHA512"] {
         let backup = scratch.path().join(algorithm);
         let mapped = scratch.path().join(format!("{algorithm}-fast"));
-        let mut command = scratch.command(install.program("pg_basebackup").unwrap());
-        command.args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &primary.port().to_string(),
-            "-U",
-            "repmgr",
-        ]);
-        command
-            .args(["-c", "fast", "-X", "none", "--no-sync", "-D"])
-            .arg(&backup);
-        command.arg("-T").arg(format!(
-            "{}={}",
-            primary.tablespaces()[0].display(),
-            mapped.display()
-        ));
-        command.arg(format!("--manifest-checksums={algorithm}"));
-        check(&mut command, LIMIT).unwrap();
+        let mapping = format!("-T{}={}", primary.tablespaces()[0].display(), mapped.display());
+        let checksums = format!("--manifest-checksums={algorithm}");
+        primary
+            .base_backup(&backup, &["-X", "none", "--no-sync", &mapping, &checksums])
+            .unwrap();
 
         let bytes = fs::read(backup.join("backup_manifest")).unwrap();
         let manifest = Manifest::parse(&bytes).unwrap();

@@ -168,6 +168,18 @@ impl Instance {
             .map(drop)
     }
 
+    /// Runs `pg_basebackup` of this server into `dir`, with a fast checkpoint.
+    ///
+    /// # Errors
+    /// If it fails or takes longer than a minute and a half.
+    pub fn base_backup(&self, dir: &Path, options: &[&str]) -> Result<()> {
+        let port = self.port.to_string();
+        let mut command = self.scratch.command(self.install.program("pg_basebackup")?);
+        command.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres"]);
+        command.args(["-c", "fast", "-D"]).arg(dir).args(options);
+        check(&mut command, LIMIT).map(drop)
+    }
+
     /// The result of a query in database `repmgr`, unaligned, without blanks and line ends at its end.
     ///
     /// # Errors

@@ -107,22 +107,7 @@ struct Standby {
 fn write(lab: &Lab, arguments: &Arguments) -> Result<(Standby, Vec<String>)> {
     let primary = lab.primary();
     let template = lab.scratch().join("template");
-    let port = primary.port().to_string();
-    let mut copy = lab.scratch().command(primary.install().program("pg_basebackup")?);
-    copy.args([
-        "-h",
-        "127.0.0.1",
-        "-p",
-        &port,
-        "-U",
-        "postgres",
-        "-c",
-        "fast",
-        "-X",
-        "fetch",
-        "-D",
-    ]);
-    check(copy.arg(&template), LIMIT)?;
+    primary.base_backup(&template, &["-X", "fetch"])?;
     lab.scratch().write(template.join("standby.signal"), "", 0o600)?;
     primary.sql("select pg_switch_wal()")?;
     let first = primary.sql("select pg_walfile_name(pg_current_wal_lsn())")?;

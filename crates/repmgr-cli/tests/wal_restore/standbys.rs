@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use repmgr_lab::{BackupMethod, BarmanVersion, Instance, Lab, StopMode, check};
+use repmgr_lab::{BackupMethod, BarmanVersion, Instance, Lab, StopMode};
 
-use crate::bench::{Bench, LIMIT, SERVER};
+use crate::bench::{Bench, SERVER};
 
 const LONG: Duration = Duration::from_secs(180);
 
@@ -26,24 +26,9 @@ fn conninfo(port: u16) -> String {
 fn standby(bench: &Bench, node_id: u32) -> Instance {
     let lab = &bench.lab;
     let target = lab.target(node_id, &[]).unwrap();
-    let port = lab.primary().port().to_string();
-    let mut copy = lab
-        .scratch()
-        .command(lab.primary().install().program("pg_basebackup").unwrap());
-    copy.args([
-        "-h",
-        "127.0.0.1",
-        "-p",
-        &port,
-        "-U",
-        "postgres",
-        "-c",
-        "fast",
-        "-X",
-        "none",
-        "-D",
-    ]);
-    check(copy.arg(&target.data_dir), LIMIT).unwrap();
+    lab.primary()
+        .base_backup(&target.data_dir, &["-X", "none"])
+        .unwrap();
     lab.barman().switch_wal(SERVER).unwrap();
     lab.scratch()
         .write(target.data_dir.join("standby.signal"), "", 0o600)
