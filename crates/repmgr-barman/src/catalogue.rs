@@ -1,4 +1,4 @@
-use repmgr_remote::ShellCommand;
+use repmgr_remote::{ShellCommand, one_line};
 use repmgr_types::BackupId;
 
 use crate::backup::{self, Backup};
@@ -6,7 +6,7 @@ use crate::complaint::complaint;
 use crate::describe::{self, Description};
 use crate::error::BarmanError;
 use crate::form::{Unreadable, UnreadableReason};
-use crate::info::{Info, InfoError, printable, shown};
+use crate::info::{Info, InfoError, shown};
 use crate::kind::BackupStatus;
 use crate::session::{Barman, check_word};
 
@@ -251,7 +251,7 @@ impl Barman {
         if !status.is_complete() {
             return Err(BarmanError::NotDone {
                 server: server.clone(),
-                error: info.text("error").map_err(unusable)?.map(printable),
+                error: info.text("error").map_err(unusable)?.map(one_line),
                 id,
                 status,
             });
@@ -340,7 +340,7 @@ impl Shown {
             status: value("Status")?.parse().ok()?,
             error: value("Error")
                 .filter(|text| !text.is_empty() && *text != "None")
-                .map(printable),
+                .map(one_line),
         })
     }
 }

@@ -4,12 +4,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use repmgr_remote::{
-    ConnectError, Connection, Host, Input, Process, RemoteError, ShellCommand, StartOptions, run,
+    ConnectError, Connection, Host, Input, Process, RemoteError, ShellCommand, StartOptions, one_line, run,
 };
 use repmgr_types::BackupId;
 
 use crate::backup::Backup;
-use crate::info::{printable, shown};
+use crate::info::shown;
 use crate::lock_dir;
 use crate::session::ServerAddress;
 
@@ -371,7 +371,7 @@ impl Lock {
         }
         let text = String::from_utf8_lossy(&line);
         let (word, file) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), ""));
-        let (host, file) = (self.host.clone(), printable(file));
+        let (host, file) = (self.host.clone(), one_line(file));
         Err(match word {
             "held" => return Ok((process, file)),
             "none" => HoldError::NotFound {

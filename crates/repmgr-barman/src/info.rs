@@ -6,6 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use repmgr_remote::shorten;
+
 use crate::literal::{self, Value};
 
 /// What is wrong with a backup.info file.
@@ -160,23 +162,7 @@ fn row(value: Value) -> Option<BackupTablespace> {
 /// The beginning of bytes from the far side, for a message.
 pub(crate) fn shown(bytes: &[u8]) -> String {
     const LONGEST: usize = 120;
-    let text = String::from_utf8_lossy(bytes);
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => printable(&text[..end]) + "...",
-        None => printable(&text),
-    }
-}
-
-/// Text from the far side that cannot drive a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
-    }
-    out
+    shorten(&String::from_utf8_lossy(bytes), LONGEST)
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@ use std::fmt;
 use std::time::Duration;
 
 use repmgr_remote::{
-    Connection, Host, Output, RemoteError, RemoteErrorKind, ShellCommand, StartOptions, run,
+    Connection, Host, Output, RemoteError, RemoteErrorKind, ShellCommand, StartOptions, one_line, run,
 };
 
 use crate::complaint::{Meaning, complaint, meaning};
 use crate::error::BarmanError;
-use crate::info::{printable, shown};
+use crate::info::shown;
 use crate::version::BarmanVersion;
 
 /// The longest a call of Barman may take, unless [`Barman::set_call_timeout`] says otherwise. Barman may
@@ -254,7 +254,7 @@ impl Barman {
         match self.call_within_quietly(&command, limit) {
             Ok(text) => text
                 .lines()
-                .map(|line| printable(line.trim()))
+                .map(|line| one_line(line.trim()))
                 .filter(|line| !line.is_empty())
                 .collect(),
             Err(e) => {

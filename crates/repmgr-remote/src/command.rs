@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::error::shorten;
+use crate::text::shorten;
 
 /// Quotes one word for a POSIX shell; the only place in the workspace that does.
 ///

@@ -1,5 +1,5 @@
 use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -376,45 +376,9 @@ impl From<RemoteError> for io::Error {
     }
 }
 
-/// Text from the far side for people: trimmed, and no control character but the line feed survives.
-pub(crate) fn printable(bytes: &[u8]) -> String {
-    escape(String::from_utf8_lossy(bytes).trim(), |c| c == '\n')
-}
-
-/// One printable line of at most about `max` characters.
-pub(crate) fn shorten(text: &str, max: usize) -> String {
-    match text.char_indices().nth(max) {
-        Some((end, _)) => escape(&text[..end], |_| false) + "...",
-        None => escape(text, |_| false),
-    }
-}
-
-fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && !keep(c) {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn remote_text_cannot_drive_the_terminal() {
-        assert_eq!(
-            printable(b"  a\x1b[31mb\r\n\xffc\n"),
-            "a\\u{1b}[31mb\\r\n\u{fffd}c"
-        );
-        assert_eq!(shorten("one\ntwo three", 7), "one\\ntwo...");
-        assert_eq!(shorten("short", 7), "short");
-    }
 
     #[test]
     fn errors_survive_the_trip_through_io_error() {

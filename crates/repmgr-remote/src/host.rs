@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use repmgr_types::CancelToken;
 
-use crate::error::printable;
+use crate::text::printable;
 use crate::{ConnectError, RemoteError, RemoteErrorKind, ShellCommand};
 
 /// Where commands can run.

@@ -15,9 +15,11 @@ mod host;
 mod local;
 mod process;
 mod ssh;
+mod text;
 
 pub use command::{ShellCommand, quote};
 pub use error::{ConnectError, ConnectErrorKind, RemoteError, RemoteErrorKind, TimeLimit};
 pub use host::{Connection, Exit, Host, Input, Output, Process, StartOptions, run};
 pub use local::LocalHost;
 pub use ssh::{Prompt, SshHost, SshOptions};
+pub use text::{one_line, shorten};

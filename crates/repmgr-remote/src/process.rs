@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use repmgr_types::CancelToken;
 
-use crate::error::{RemoteErrorKind as Kind, TimeLimit, printable, shorten};
+use crate::error::{RemoteErrorKind as Kind, TimeLimit};
 use crate::frame::{Ending, Frame, Stdout};
 use crate::host::{Exit, Input, Process, StartOptions};
+use crate::text::{printable, shorten};
 use crate::{RemoteError, ShellCommand};
 
 /// The longest time between two looks at the cancellation token.

@@ -1,6 +1,6 @@
 //! Relative paths from a far side that is not trusted, as bytes.
 
-use std::fmt::Write as _;
+use repmgr_remote::one_line;
 
 /// As long as Linux takes, with the NUL at its end.
 pub(crate) const MAX_PATH: usize = 4096;
@@ -14,17 +14,7 @@ pub(crate) fn is_sound(path: &[u8]) -> bool {
 
 /// `path` for people: printable, one line.
 pub(crate) fn shown(path: &[u8]) -> String {
-    let text = String::from_utf8_lossy(path);
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    one_line(&String::from_utf8_lossy(path))
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use ssh2::{ErrorCode, KeyboardInteractivePrompt, Session};
 use super::Prompt;
 use super::config::ClientConfig;
 use super::link::{Link, Stop};
-use crate::error::{ConnectErrorKind as Kind, printable, shorten};
+use crate::error::ConnectErrorKind as Kind;
+use crate::text::{printable, shorten};
 
 const LOGGING_IN: &str = "logging in";
 /// `LIBSSH2_ERROR_FILE`: the key file could not be read; a wrong passphrase looks the same.

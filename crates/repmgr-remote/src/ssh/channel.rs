@@ -8,9 +8,10 @@ use ssh2::{Channel, ErrorCode};
 
 use super::config::ClientConfig;
 use super::link::{Link, Stop, would_block};
-use crate::error::{RemoteErrorKind as Kind, TimeLimit, printable};
+use crate::error::{RemoteErrorKind as Kind, TimeLimit};
 use crate::frame::Frame;
 use crate::process::{Flow, Running, Status, Wire};
+use crate::text::printable;
 use crate::{Connection, Process, RemoteError, ShellCommand, StartOptions};
 
 /// The channel window libssh2 would choose itself.

@@ -12,8 +12,9 @@ use ssh2::{MethodType, Session};
 
 use super::SshOptions;
 use super::hostkey::KnownKey;
-use crate::error::{ConnectErrorKind as Kind, RemoteErrorKind, printable, shorten};
+use crate::error::{ConnectErrorKind as Kind, RemoteErrorKind};
 use crate::local::run_program;
+use crate::text::{printable, shorten};
 use crate::{Output, RemoteError};
 
 /// `StrictHostKeyChecking`.

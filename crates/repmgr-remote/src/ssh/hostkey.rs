@@ -23,7 +23,8 @@ use ssh2::Session;
 
 use super::Prompt;
 use super::config::{ClientConfig, Strict, run_tool};
-use crate::error::{ConnectErrorKind as Kind, shorten};
+use crate::error::ConnectErrorKind as Kind;
+use crate::text::shorten;
 
 /// One line of a known hosts file that is about our host.
 #[derive(Debug, Clone, PartialEq, Eq)]

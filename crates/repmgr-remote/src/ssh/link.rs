@@ -11,9 +11,10 @@ use rustix::net::{RecvFlags, Shutdown};
 use ssh2::{BlockDirections, ErrorCode, Session};
 
 use super::socket::Proxy;
-use crate::error::{ConnectErrorKind as Kind, printable};
+use crate::error::ConnectErrorKind as Kind;
 use crate::local::wait_for;
 use crate::process::LOOK_EVERY;
+use crate::text::printable;
 
 // Names as in libssh2.h.
 const ERROR_SOCKET_NONE: i32 = -1;

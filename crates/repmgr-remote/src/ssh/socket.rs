@@ -13,9 +13,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::config::{ClientConfig, Route};
-use crate::error::{ConnectErrorKind as Kind, printable, shorten};
+use crate::error::ConnectErrorKind as Kind;
 use crate::local::wait_for;
 use crate::process::{Collector, LOOK_EVERY};
+use crate::text::{printable, shorten};
 
 /// A process that carries our bytes. Killed and reaped when dropped.
 pub(super) struct Proxy {
