@@ -165,7 +165,7 @@ impl Given<'_> {
 
     /// What fetches WAL from the same Barman where repmgr.conf says nothing: the program beside this one.
     ///
-    /// Not if `ssh_options` are set, which it would not know.
+    /// Not if `ssh_options` are set, which are not passed on.
     fn own_restore_command(&self, settings: &Settings) -> Option<String> {
         let barman = settings.barman().filter(|_| self.is_from_barman())?;
         let program = self.wal_restore.as_deref()?.to_str()?;

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use repmgr_datadir::{Kind, TargetState, Tree, TreeError};
 use repmgr_transfer::{EntryKind, Listing, TransferError, digests};
@@ -217,15 +217,7 @@ impl Look<'_> {
         };
         thread::scope(|scope| {
             let workers: Vec<_> = (0..cores).map(|_| scope.spawn(look)).collect();
-            let mut all = Vec::new();
-            for worker in workers {
-                all.extend(
-                    worker
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-                );
-            }
-            Ok(all)
+            joined(workers)
         })
     }
 
@@ -286,17 +278,24 @@ impl Look<'_> {
                 .chunks(share)
                 .map(|indexes| scope.spawn(move || ask(indexes)))
                 .collect();
-            let mut all = HashMap::new();
-            for worker in workers {
-                all.extend(
-                    worker
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-                );
-            }
-            Ok(all)
+            joined(workers)
         })
     }
+}
+
+/// What all the workers found.
+fn joined<T, All: Default + Extend<T>>(
+    workers: Vec<ScopedJoinHandle<'_, Result<Vec<T>, CloneError>>>,
+) -> Result<All, CloneError> {
+    let mut all = All::default();
+    for worker in workers {
+        all.extend(
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+        );
+    }
+    Ok(all)
 }
 
 /// Removes what the backup does not have, links to tablespaces included; `repmgr/` and `lost+found` stay.
