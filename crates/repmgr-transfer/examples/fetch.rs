@@ -1,6 +1,6 @@
 //! Fetches a directory from a host, as fast as it can, and tells how fast that was:
 //! `fetch HOST DIRECTORY TARGET [JOBS [auto|zstd|lz4|gzip|none]]`; "-" as HOST is this one.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, reason = "a program")]
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

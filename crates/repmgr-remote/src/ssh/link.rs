@@ -185,15 +185,15 @@ impl Link {
     }
 
     pub(super) fn handshake_error(&self, stop: Stop) -> Kind {
-        let mut reason = stop.message();
-        if let Some(said) = self.proxy.as_ref().map(Proxy::said).filter(|s| !s.is_empty()) {
-            reason = format!("{reason} (the proxy said: {said})");
-        }
+        let reason = || match self.proxy.as_ref().map(Proxy::said) {
+            Some(said) if !said.is_empty() => format!("{} (the proxy said: {said})", stop.message()),
+            _ => stop.message(),
+        };
         match stop {
             Stop::TimedOut { stage, after } => Kind::TimedOut { stage, after },
             Stop::Cancelled(c) => Kind::Cancelled(c),
-            stop if stop.is_lost() => Kind::HungUp { reason },
-            _ => Kind::Handshake { reason },
+            ref lost if lost.is_lost() => Kind::HungUp { reason: reason() },
+            _ => Kind::Handshake { reason: reason() },
         }
     }
 }

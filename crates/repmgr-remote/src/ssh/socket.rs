@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use repmgr_types::CancelToken;
@@ -22,11 +23,21 @@ use crate::text::{printable, shorten};
 pub(super) struct Proxy {
     child: Child,
     stderr: Arc<Mutex<Collector>>,
+    /// Reads `stderr` until its end.
+    reader: Option<JoinHandle<()>>,
 }
 
+/// How long the last words of a proxy that has hung up are waited for; what it started may hold them open.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 impl Proxy {
-    /// What it printed on standard error, on one line.
+    /// What it printed on standard error, on one line. For one that has hung up: it may still be printing why.
     pub(super) fn said(&self) -> String {
+        let until = Instant::now() + LAST_WORDS;
+        let reads = |reader: &JoinHandle<()>| !reader.is_finished();
+        while self.reader.as_ref().is_some_and(reads) && Instant::now() < until {
+            sleep(Duration::from_millis(5));
+        }
         let bytes = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).text();
         shorten(&printable(&bytes), 300)
     }
@@ -86,10 +97,10 @@ fn spawn(command: &mut Command) -> io::Result<(OwnedFd, Proxy)> {
     // The command still holds their end; it must be gone for the proxy's end to be noticed.
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let stderr = Arc::new(Mutex::new(Collector::default()));
-    if let Some(mut pipe) = child.stderr.take() {
+    let reader = child.stderr.take().map(|mut pipe| {
         let stderr = Arc::clone(&stderr);
         // Ends with the last holder of the pipe.
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(n @ 1..) = pipe.read(&mut buffer) {
                 stderr
@@ -97,9 +108,14 @@ fn spawn(command: &mut Command) -> io::Result<(OwnedFd, Proxy)> {
                     .unwrap_or_else(PoisonError::into_inner)
                     .add(&buffer[..n]);
             }
-        });
-    }
-    Ok((ours, Proxy { child, stderr }))
+        })
+    });
+    let proxy = Proxy {
+        child,
+        stderr,
+        reader,
+    };
+    Ok((ours, proxy))
 }
 
 fn connect(
@@ -146,7 +162,7 @@ fn lookup(name: &str, port: u16, limit: Duration, cancel: &CancelToken) -> Resul
     }
     let (sender, receiver) = mpsc::channel();
     let owned = name.to_owned();
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         let result = (owned.as_str(), port).to_socket_addrs().map(Iterator::collect);
         // Nobody listens any more after a timeout.
         let _ = sender.send(result);
