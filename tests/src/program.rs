@@ -90,8 +90,14 @@ impl Running {
     pub fn clone(lab: &Lab, target: &Target, more: &[&str]) -> Result<Self> {
         let log = lab.scratch().join(format!("log/clone-{}.log", target.node_id));
         let file = File::create(&log)?;
+        let clone = lab.clone_command(target)?;
+        // Tests that a shell runs in the background are started to ignore SIGINT, and repmgr would leave it so.
         let child = lab
-            .clone_command(target)?
+            .scratch()
+            .command("env")
+            .arg("--default-signal=INT")
+            .arg(clone.get_program())
+            .args(clone.get_args())
             .args(more)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)

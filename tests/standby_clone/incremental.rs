@@ -351,7 +351,7 @@ fn what_the_program_left_when_it_failed_is_made_anew() {
 fn every_backup_of_the_chain_is_held_and_an_interrupted_clone_goes_on() {
     let lab = lab();
     let ids = shared();
-    Relay::start(lab.sshd(), "slow_chain", 1_000_000).unwrap();
+    Relay::start(lab.sshd(), "slow_chain", 2_000_000).unwrap();
     let target = node(
         lab,
         &[("barman_server", "seventeen"), ("barman_host", "slow_chain")],

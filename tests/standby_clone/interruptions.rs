@@ -14,7 +14,7 @@ struct Bench {
     relay: Relay,
 }
 
-const BYTES_A_SECOND: u64 = 1_000_000;
+const BYTES_A_SECOND: u64 = 2_000_000;
 
 fn bench() -> MutexGuard<'static, Bench> {
     static BENCH: OnceLock<Mutex<Bench>> = OnceLock::new();
