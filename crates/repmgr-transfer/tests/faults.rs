@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Bench, Disk, Watch, content, options};
-use repmgr_transfer::{FileSink, Options, Sink, SinkError, TransferError};
+use repmgr_transfer::{Compression, FileSink, Options, Sink, SinkError, TransferError};
 
 /// 300 files, 60 MB.
 fn bench() -> Bench {
@@ -172,7 +172,11 @@ fn an_error_ends_workers_that_wait_for_a_silent_far_side() {
             .unwrap();
     }
     let sink = Fails(Mutex::default());
-    let error = bench.fetch(&listing, &sink, &options(3)).unwrap_err();
+    let options = Options {
+        compression: Compression::Zstd,
+        ..options(3)
+    };
+    let error = bench.fetch(&listing, &sink, &options).unwrap_err();
     let failed = sink.0.lock().unwrap().unwrap();
     assert!(
         failed.elapsed() < Duration::from_secs(2),
