@@ -8,7 +8,7 @@ use lz4_flex::frame::FrameDecoder;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
     /// zstd or lz4, whichever of those that the far side has turns out to be faster, and nothing for
-    /// batches of files after one that did not shrink.
+    /// files that do not shrink: each batch is tried by a part of its largest one.
     #[default]
     Auto,
     /// zstd at its fastest ordinary level; an error if the far side does not have it.

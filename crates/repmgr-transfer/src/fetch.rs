@@ -22,22 +22,45 @@ use crate::wire::{StreamError, choose_codec, chosen_codec};
 /// runs the compressor itself, so its exit code speaks for both; before 1.27 it could not pass
 /// arguments on, so the level is in the environment.
 ///
+/// lz4 needs half of the time with small blocks, which stay in the CPU's cache, and without a
+/// checksum of its own: SSH has one.
+///
+/// "$3" is the largest file if there is one worth it: unless the blocks "$5", "$6", ... of it become
+/// smaller than "$4" bytes together, nothing is compressed.
+///
 /// `--no-unquote`, `--null` and names that begin with "./": every name is taken literally.
 const SCRIPT: &str = concat!(
     r#"cd -- "$1" || exit 1
 unset TAR_OPTIONS
-case $(tar --version 2>/dev/null) in *"GNU tar"*) ;; *) echo 'missing GNU tar'; exit 0 ;; esac
+version=$(tar --version 2>/dev/null)
+case $version in *"GNU tar"*) ;; *) echo 'missing GNU tar'; exit 0 ;; esac
 "#,
     choose_codec!("$2"),
-    r#"
-export ZSTD_CLEVEL=1 GZIP=-1
-[ "$codec" = none ] && set -- || set -- --use-compress-program="$codec"
+    r#"export ZSTD_CLEVEL=1 GZIP=-1
+program=$codec
+case $codec:$version in
+  lz4:*"(GNU tar) 1."[01]* | lz4:*"(GNU tar) 1.2"[0-6]*) ;;
+  lz4:*) program='lz4 -q -1 -B4 --no-frame-crc' ;;
+esac
+if [ "$codec" != none ] && [ $# -gt 4 ]; then
+  file=$3 most=$4
+  shift 4
+  size=$({ for at; do dd if="$file" bs=128k skip="$at" count=1; done | $program -c | wc -c; } 2>/dev/null)
+  [ "$size" -lt "$most" ] || codec=none
+fi
+echo "$codec"
+[ "$codec" = none ] && set -- || set -- --use-compress-program="$program"
 exec tar --create --file=- --format=gnu --blocking-factor=128 --no-recursion --hard-dereference --numeric-owner --quoting-style=escape "$@" --null --no-unquote --files-from=-"#
 );
 
 /// What the files named on standard input are now, as [`list`](crate::list) has it.
 const LOOK_SCRIPT: &str = r#"cd -- "$1" || exit 1
 exec xargs -0 -r sh -c 'exec find "$@" -maxdepth 0 -printf "%y r %s %m %T@ %p\0"' sh"#;
+
+/// As in the script.
+const SAMPLE_BLOCK: u64 = 128 << 10;
+/// A smaller file says little, and a smaller batch is not worth the time.
+const WORTH_A_SAMPLE: u64 = 1 << 20;
 
 /// `zstd -1` needs 19; a far side that claims more wants our memory.
 const WINDOW_LOG: u32 = 23;
@@ -56,7 +79,6 @@ pub(crate) struct Fetched {
     pub(crate) codec: Codec,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
-    pub(crate) wire_bytes: u64,
 }
 
 /// A batch that did not arrive.
@@ -75,7 +97,8 @@ enum Stream {
 }
 
 impl Fetcher<'_> {
-    /// Fetches a batch and has it confirmed. `codecs` are the ones to choose from, best first.
+    /// Fetches a batch and has it confirmed. `codecs` are the ones to choose from, best first; where
+    /// there is a choice, nothing is compressed that does not shrink.
     pub(crate) fn fetch(
         &self,
         connection: &mut dyn Connection,
@@ -113,6 +136,12 @@ impl Task<'_> {
         let command = ShellCommand::script(SCRIPT)
             .arg(self.listing.directory())
             .arg(codecs)
+            .args(
+                self.sample()
+                    .filter(|_| codecs.contains(' '))
+                    .into_iter()
+                    .flatten(),
+            )
             .env("LC_ALL", "C");
         let names = name_list((0..self.batch.files.len()).map(|place| self.path(place)));
         let process = connection
@@ -120,8 +149,7 @@ impl Task<'_> {
             .map_err(|e| self.remote(e))?;
         let mut wire = Counted::new(process, progress);
         let stream = self.read(&mut wire, &mut count, at)?;
-        let (process, wire_bytes) = wire.into_inner();
-        let exit = process.finish().map_err(|e| self.remote(e))?;
+        let exit = wire.into_inner().finish().map_err(|e| self.remote(e))?;
         let touched = self.judge(&exit)?;
         let codec = match stream {
             Stream::Whole(codec) => codec,
@@ -134,12 +162,21 @@ impl Task<'_> {
         let confirmed = self.fetcher.sink.confirm(self.batch.source, &indexes);
         confirmed.map_err(|e| self.not_stored(indexes[0], e))?;
         let (files, bytes) = count.keep();
-        Ok(Fetched {
-            codec,
-            files,
-            bytes,
-            wire_bytes,
-        })
+        Ok(Fetched { codec, files, bytes })
+    }
+
+    /// What the script takes to see whether the batch can be compressed.
+    fn sample(&self) -> Option<[String; 5]> {
+        let entries = self.batch.files.iter().map(|i| self.listing.get(*i as usize));
+        let largest = entries
+            .max_by_key(|entry| entry.size)
+            .filter(|entry| entry.size >= WORTH_A_SAMPLE)?;
+        let path = std::str::from_utf8(largest.path).ok()?;
+        let blocks = largest.size / SAMPLE_BLOCK;
+        let [first, second, third] = [1, 2, 3].map(|quarter| (blocks * quarter / 4).to_string());
+        // 95 percent.
+        let most = (3 * SAMPLE_BLOCK / 20 * 19).to_string();
+        Some([format!("./{path}"), most, first, second, third])
     }
 
     fn options(&self, input: Vec<u8>) -> StartOptions {

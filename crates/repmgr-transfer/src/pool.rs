@@ -62,8 +62,6 @@ impl State<'_> {
 struct Worker {
     connection: Option<Box<dyn Connection>>,
     failures: Failures,
-    /// So many batches more without compression.
-    plain: u32,
     brought: bool,
 }
 
@@ -214,15 +212,13 @@ impl<'a> Pool<'a> {
         let (Some(connection), Some(mut claim)) = (&mut worker.connection, self.claim()) else {
             return ControlFlow::Continue(());
         };
-        let codecs = match (worker.plain, self.options.compression) {
-            (0, Compression::Auto) => self.lock().choice.next(),
-            (0, chosen) => chosen.codecs(),
-            _ => Compression::None.codecs(),
+        let codecs = match self.options.compression {
+            Compression::Auto => self.lock().choice.next(),
+            chosen => chosen.codecs(),
         };
         let started = Instant::now();
         match self.fetcher.fetch(connection.as_mut(), &claim.batch, codecs) {
             Ok(fetched) => {
-                worker.learn(self.options.compression, &fetched);
                 self.arrived(worker, &fetched, started.elapsed());
                 claim.settled = true;
             }
@@ -304,22 +300,6 @@ impl<'a> Pool<'a> {
         }
         if !std::mem::replace(&mut worker.brought, true) {
             state.summary.jobs += 1;
-        }
-    }
-}
-
-impl Worker {
-    /// What does not shrink costs time on both sides and saves none; but other files may.
-    fn learn(&mut self, wanted: Compression, fetched: &Fetched) {
-        const ENOUGH: u64 = 1 << 20;
-        const BATCHES: u32 = 4;
-        if wanted != Compression::Auto || fetched.bytes < ENOUGH {
-            return;
-        }
-        if fetched.codec == Codec::None {
-            self.plain = self.plain.saturating_sub(1);
-        } else if fetched.wire_bytes > fetched.bytes / 100 * 95 {
-            self.plain = BATCHES;
         }
     }
 }

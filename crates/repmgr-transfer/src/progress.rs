@@ -83,9 +83,8 @@ impl<'c, 'p> Counted<'c, 'p> {
         }
     }
 
-    /// The process, and how many bytes came from it so far.
-    pub(crate) fn into_inner(self) -> (Box<dyn Process + 'c>, u64) {
-        (self.process, self.counted)
+    pub(crate) fn into_inner(self) -> Box<dyn Process + 'c> {
+        self.process
     }
 }
 

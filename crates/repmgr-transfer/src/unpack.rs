@@ -46,10 +46,10 @@ const SCRIPT: &str = concat!(
     r#"cd -- "$1" || exit 1
 "#,
     choose_codec!("$3"),
-    r#"
+    r#"echo "$codec"
 case $codec in
   zstd) exec zstd -1 -q -c <"./$2" ;;
-  lz4) exec lz4 -1 -q -c -B6 <"./$2" ;;
+  lz4) exec lz4 -q -1 -c -B4 --no-frame-crc <"./$2" ;;
   gzip) exec gzip -1 -c <"./$2" ;;
   none) exec cat "./$2" ;;
 esac"#
@@ -112,7 +112,7 @@ pub fn unpack(
     let process = connection.start(&command, start).map_err(|e| task.remote(e))?;
     let mut wire = Counted::new(process, progress);
     let whole = task.read(&mut wire, codec)?;
-    let exit = wire.into_inner().0.finish().map_err(|e| task.remote(e))?;
+    let exit = wire.into_inner().finish().map_err(|e| task.remote(e))?;
     if !exit.success() {
         let message = said(&exit, "cat: ");
         let file = task.file;

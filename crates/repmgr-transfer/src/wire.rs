@@ -7,7 +7,8 @@ use repmgr_remote::RemoteError;
 use crate::codec::Codec;
 use crate::path::shown;
 
-/// Part of a shell script: chooses `$codec` from a list of names, tells it, or what is missing.
+/// Part of a shell script: chooses `$codec` from a list of names, or tells what is missing. The
+/// script tells the codec in its first line.
 macro_rules! choose_codec {
     ($list:literal) => {
         concat!(
@@ -20,7 +21,6 @@ done
 [ "$codec" ] || { echo "missing "#,
             $list,
             r#""; exit 0; }
-echo "$codec"
 "#
         )
     };

@@ -48,7 +48,7 @@ fn odd_names_arrive_in_every_compression() {
     // Three directories in addition.
     assert_eq!(listing.len(), names.len() + 2 + 3);
     for (compression, codec) in [
-        (Compression::Auto, Codec::Zstd),
+        (Compression::Auto, Codec::Lz4),
         (Compression::Zstd, Codec::Zstd),
         (Compression::Lz4, Codec::Lz4),
         (Compression::Gzip, Codec::Gzip),
@@ -71,6 +71,31 @@ fn odd_names_arrive_in_every_compression() {
             summary.wire_bytes > summary.bytes,
             "{summary:?}"
         );
+    }
+}
+
+#[test]
+fn what_does_not_shrink_is_not_compressed_unless_it_is_asked_for() {
+    let bench = Bench::new();
+    let noise = content(1, 16_000_000);
+    let noise: Vec<u8> = noise.chunks(8).flat_map(|c| &c[..2]).copied().collect();
+    // It begins and ends as if it could be compressed.
+    let noise = [vec![0; 100_000], noise, vec![0; 100_000]].concat();
+    bench.file("dir with a ' quote/no\nise", &noise);
+    let listing = bench.list();
+    for (compression, codec) in [
+        (Compression::Auto, Codec::None),
+        (Compression::Lz4, Codec::Lz4),
+        (Compression::Zstd, Codec::Zstd),
+    ] {
+        let disk = Disk::new(&listing);
+        let options = Options {
+            compression,
+            ..options(1)
+        };
+        let summary = bench.fetch(&listing, &disk, &options).unwrap();
+        disk.assert_whole(&bench.source);
+        assert_eq!(summary.codec, Some(codec));
     }
 }
 

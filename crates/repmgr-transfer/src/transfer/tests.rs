@@ -161,7 +161,7 @@ fn files_arrive_in_every_compression() {
 #[test]
 fn the_far_side_is_asked_for_names_and_codecs() {
     let host = FakeHost::new(|line, input| {
-        assert!(line.ends_with(" sh /d 'zstd lz4 none'"), "{line}");
+        assert!(line.ends_with(" sh /d 'lz4 zstd none'"), "{line}");
         assert_eq!(input, b"./a\0./empty\0./b\0");
         reply(&members())
     });
@@ -530,42 +530,27 @@ fn cancelling_ends_a_pause_at_once() {
 }
 
 #[test]
-fn what_does_not_shrink_travels_plain_after_the_first_batch() {
-    let (listing, _) = forty();
-    let asked = std::sync::Arc::new(Mutex::new(Vec::new()));
-    let seen = std::sync::Arc::clone(&asked);
-    let mut state = 1u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    })
-    .take(1 << 20)
-    .collect();
-    let host = FakeHost::new(move |line, input| {
-        let codecs = line.rsplit('\'').nth(1).unwrap_or("none").to_owned();
-        let codec = if codecs.contains("zstd") && !line.ends_with(" none") {
-            Codec::Zstd
-        } else {
-            Codec::None
+fn automatic_compression_looks_at_a_part_of_the_largest_file() {
+    let mut listing = Listing::new("/d");
+    for (name, size) in [("a", 5), ("b c", 4_000_000), ("d", 3_000_000)] {
+        listing
+            .push(&crate::listing::tests::file(name.as_bytes(), size))
+            .unwrap();
+    }
+    let ends = |compression, end: &'static str| {
+        let host = FakeHost::new(move |line, _| {
+            assert!(line.ends_with(end), "{line}");
+            Reply::default().exit(1, "that was all")
+        });
+        let options = Options {
+            compression,
+            ..options()
         };
-        seen.lock().unwrap().push(codec);
-        let members: Vec<_> = input
-            .split(|b| *b == 0)
-            .filter(|n| !n.is_empty())
-            .map(|name| member(name, &noise))
-            .collect();
-        Reply::output(
-            &[
-                format!("{codec}\n").into_bytes(),
-                compress(codec, &archive(&members)),
-            ]
-            .concat(),
-        )
-    });
-    let (sink, progress) = (Memory::default(), Progress::default());
-    let summary = transfer(&host, &[listing], &|_, _| true, &options(), &sink, &progress).unwrap();
-    assert_eq!((summary.files, summary.codec), (40, Some(Codec::None)));
-    use Codec::{None as N, Zstd as Z};
-    let asked = asked.lock().unwrap();
-    assert_eq!(asked[..6], [Z, N, N, N, N, Z], "{asked:?}");
+        let (sink, progress) = (Memory::default(), Progress::default());
+        let sources = std::slice::from_ref(&listing);
+        transfer(&host, sources, &|_, _| true, &options, &sink, &progress).unwrap_err();
+    };
+    // In the blocks 7, 15 and 22 of 30.
+    ends(Compression::Auto, " sh /d 'lz4 zstd none' './b c' 373540 7 15 22");
+    ends(Compression::Zstd, " sh /d zstd");
 }
