@@ -1,16 +1,17 @@
 //! Files that lie in the backup as they were, into the data directory and its tablespaces.
 
+use std::fs::File;
 use std::time::Instant;
 
 use repmgr_barman::Hold;
 use repmgr_datadir::{Existing, FileSpec, Tree, TreeError, TreeFile};
 use repmgr_transfer::{
-    Codec, EntryKind, FileSink, Options, Progress as TransferProgress, Sink, SinkError, transfer,
+    Codec, Compression, EntryKind, FileSink, Options, Progress as TransferProgress, Sink, SinkError, transfer,
 };
 
 use crate::barman::{Files, ServerParameters, as_path};
 use crate::judge::{Case, Judge};
-use crate::request::{BarmanSource, TransferOptions};
+use crate::request::BarmanSource;
 use crate::reuse::Reused;
 use crate::watch::watched;
 use crate::{CloneError, Context, CopySummary, Progress};
@@ -80,7 +81,7 @@ impl Copy<'_> {
                 judge: &judge,
             };
             let wanted = |source: usize, index: usize| !self.reused.has(source, index);
-            let options = wire_options(&self.barman.transfer, context);
+            let options = wire_options(self.barman, context);
             let (host, listings) = (&*self.barman.host, &self.files.listings);
             watched(&progress, begun, holds, context, || {
                 transfer(host, listings, &wanted, &options, &receiver, &progress)
@@ -103,11 +104,15 @@ impl Copy<'_> {
 }
 
 /// The options of a transfer as the request wants it.
-pub(crate) fn wire_options(options: &TransferOptions, context: &Context<'_>) -> Options {
+pub(crate) fn wire_options(barman: &BarmanSource, context: &Context<'_>) -> Options {
+    let options = &barman.transfer;
     let defaults = Options::default();
     Options {
         jobs: options.jobs.unwrap_or(defaults.jobs),
-        compression: options.compression,
+        compression: match barman.host.is_local() {
+            true => Compression::None,
+            false => options.compression,
+        },
         retries: options.retries.unwrap_or(defaults.retries),
         cancel: context.cancel.clone(),
         ..defaults
@@ -162,6 +167,14 @@ impl FileSink for ReceivedFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
         self.case.update(bytes);
         Ok(self.file.write_all(bytes)?)
+    }
+
+    fn copy(&mut self, from: &File, buffer: &mut [u8]) -> Result<Option<usize>, SinkError> {
+        let copied = self.file.copy_from(from, buffer)?;
+        if let Some(length) = copied {
+            self.case.update(&buffer[..length]);
+        }
+        Ok(copied)
     }
 
     fn finish(self: Box<Self>) -> Result<(), SinkError> {

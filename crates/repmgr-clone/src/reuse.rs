@@ -250,7 +250,7 @@ impl Look<'_> {
 
     /// The checksums of the candidates in the backup.
     fn theirs(&self, barman: &BarmanSource) -> Result<HashMap<usize, Checksum>, CloneError> {
-        let options = wire_options(&barman.transfer, self.context);
+        let options = wire_options(barman, self.context);
         let share = self.candidates.len().div_ceil(options.jobs.get()).max(1);
         let ask = |indexes: &[usize]| -> Result<Vec<(usize, Checksum)>, CloneError> {
             let mut connection = barman.host.connect().map_err(|source| {

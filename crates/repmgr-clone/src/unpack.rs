@@ -60,7 +60,7 @@ impl Unpack<'_> {
         let started = Instant::now();
         let options = Options {
             cancel: context.cancel.child(),
-            ..wire_options(&self.barman.transfer, context)
+            ..wire_options(self.barman, context)
         };
         let jobs = options.jobs.get().min(self.archives.all.len());
         let gains = Mutex::new(Gains::default());

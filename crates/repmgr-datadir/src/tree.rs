@@ -139,7 +139,7 @@ impl Tree {
         let path = self.check(rel)?;
         let parent = self.parent(rel, path, true)?;
         let mode = self.permissions.file(spec.mode);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let create = || rustix::fs::openat(&*parent, path.name(), flags, Mode::from_raw_mode(mode));
         let opened = match create() {
             // A new inode: neither links nor pipes nor an old mode survive.

@@ -11,6 +11,11 @@ pub trait Host: Send + Sync {
     /// As the user named it: "barmansrv", "barman@10.0.0.5", "localhost (no ssh)".
     fn name(&self) -> &str;
 
+    /// Whether it is this host, so that a path there is the same path here.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// One more authenticated connection; a worker thread wants its own.
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError>;
 }

@@ -37,6 +37,10 @@ impl Host for LocalHost {
         NAME
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
         Ok(Box::new(self.clone()))
     }

@@ -76,7 +76,8 @@ pub(crate) struct Fetcher<'a> {
 
 /// What a batch was.
 pub(crate) struct Fetched {
-    pub(crate) codec: Codec,
+    /// None where there was no stream.
+    pub(crate) codec: Option<Codec>,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
 }
@@ -105,27 +106,42 @@ impl Fetcher<'_> {
         batch: &Batch,
         codecs: &str,
     ) -> Result<Fetched, Failure> {
+        let host = connection.host().to_owned();
+        self.work(host, batch, |task, at| task.stream(connection, codecs, at))
+    }
+
+    /// Copies a batch from this host, which is called so, and has it confirmed.
+    pub(crate) fn copy(&self, host: &str, batch: &Batch) -> Result<Fetched, Failure> {
+        self.work(host.to_owned(), batch, |task, at| task.copy(at))
+    }
+
+    fn work(
+        &self,
+        host: String,
+        batch: &Batch,
+        work: impl FnOnce(&Task<'_>, &mut usize) -> Result<Fetched, TransferError>,
+    ) -> Result<Fetched, Failure> {
         let task = Task {
             fetcher: self,
-            host: connection.host().to_owned(),
+            host,
             listing: &self.sources[batch.source],
             batch,
         };
         let mut at = 0;
-        task.run(connection, codecs, &mut at)
-            .map_err(|error| Failure { error, at })
+        work(&task, &mut at).map_err(|error| Failure { error, at })
     }
 }
 
-struct Task<'a> {
-    fetcher: &'a Fetcher<'a>,
+/// One batch from one host.
+pub(crate) struct Task<'a> {
+    pub(crate) fetcher: &'a Fetcher<'a>,
     host: String,
-    listing: &'a Listing,
-    batch: &'a Batch,
+    pub(crate) listing: &'a Listing,
+    pub(crate) batch: &'a Batch,
 }
 
 impl Task<'_> {
-    fn run(
+    fn stream(
         &self,
         connection: &mut dyn Connection,
         codecs: &str,
@@ -158,11 +174,16 @@ impl Task<'_> {
         if !touched.is_empty() {
             self.check_untouched(connection, &touched)?;
         }
+        self.confirm()?;
+        let (files, bytes) = count.keep();
+        let codec = Some(codec);
+        Ok(Fetched { codec, files, bytes })
+    }
+
+    pub(crate) fn confirm(&self) -> Result<(), TransferError> {
         let indexes: Vec<_> = self.batch.files.iter().map(|i| *i as usize).collect();
         let confirmed = self.fetcher.sink.confirm(self.batch.source, &indexes);
-        confirmed.map_err(|e| self.not_stored(indexes[0], e))?;
-        let (files, bytes) = count.keep();
-        Ok(Fetched { codec, files, bytes })
+        confirmed.map_err(|e| self.not_stored(indexes[0], e))
     }
 
     /// What the script takes to see whether the batch can be compressed.
@@ -391,7 +412,7 @@ impl Task<'_> {
         self.listing.get(self.batch.files[place] as usize).path
     }
 
-    fn far_file(&self, index: usize) -> FarFile {
+    pub(crate) fn far_file(&self, index: usize) -> FarFile {
         FarFile {
             host: self.host.clone(),
             directory: self.listing.directory().to_owned(),
@@ -419,7 +440,7 @@ impl Task<'_> {
         }
     }
 
-    fn not_stored(&self, index: usize, source: SinkError) -> TransferError {
+    pub(crate) fn not_stored(&self, index: usize, source: SinkError) -> TransferError {
         TransferError::Sink {
             file: self.far_file(index),
             source,

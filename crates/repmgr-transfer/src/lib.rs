@@ -6,7 +6,8 @@
 //! for, in the size and with the time of the listing; each archive must end as archives do; the
 //! far side's tar must say that all went well. What it sends is checked as if it came from an enemy.
 //!
-//! The far side needs a POSIX shell with GNU find, tar and xargs, and zstd or lz4 to be fast.
+//! The far side needs a POSIX shell with GNU find, tar and xargs, and zstd or lz4 to be fast. Files of
+//! this host are copied by the kernel, where it can without moving a byte.
 //!
 //! This crate knows nothing of Barman or PostgreSQL, and not where files go here: it hands bytes
 //! to a [`Sink`].
@@ -67,6 +68,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod fetch;
+mod here;
 mod list;
 mod listing;
 mod path;

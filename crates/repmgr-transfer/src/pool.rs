@@ -139,7 +139,7 @@ impl<'a> Pool<'a> {
             .zip(state.payload)
             .max_by_key(|(_, bytes)| *bytes);
         Ok(Summary {
-            codec: most.map(|(codec, _)| codec),
+            codec: most.filter(|_| state.summary.jobs > 0).map(|(codec, _)| codec),
             ..state.summary
         })
     }
@@ -203,21 +203,27 @@ impl<'a> Pool<'a> {
 
     /// One batch, or one attempt at it.
     fn turn(&self, worker: &mut Worker) -> ControlFlow<()> {
-        if worker.connection.is_none() {
+        if worker.connection.is_none() && !self.host.is_local() {
             match self.host.connect() {
                 Ok(connection) => worker.connection = Some(connection),
                 Err(e) => return self.not_connected(worker, e),
             }
         }
-        let (Some(connection), Some(mut claim)) = (&mut worker.connection, self.claim()) else {
+        let Some(mut claim) = self.claim() else {
             return ControlFlow::Continue(());
         };
-        let codecs = match self.options.compression {
-            Compression::Auto => self.lock().choice.next(),
-            chosen => chosen.codecs(),
-        };
         let started = Instant::now();
-        match self.fetcher.fetch(connection.as_mut(), &claim.batch, codecs) {
+        let fetched = match &mut worker.connection {
+            None => self.fetcher.copy(self.host.name(), &claim.batch),
+            Some(connection) => {
+                let codecs = match self.options.compression {
+                    Compression::Auto => self.lock().choice.next(),
+                    chosen => chosen.codecs(),
+                };
+                self.fetcher.fetch(connection.as_mut(), &claim.batch, codecs)
+            }
+        };
+        match fetched {
             Ok(fetched) => {
                 self.arrived(worker, &fetched, started.elapsed());
                 claim.settled = true;
@@ -291,11 +297,12 @@ impl<'a> Pool<'a> {
 
     fn arrived(&self, worker: &mut Worker, fetched: &Fetched, took: Duration) {
         let mut state = self.lock();
-        state.choice.learn(fetched.codec, fetched.bytes, took);
         state.confirmed += 1;
         state.summary.files += fetched.files;
         state.summary.bytes += fetched.bytes;
-        if let Some(place) = Codec::ALL.iter().position(|c| *c == fetched.codec) {
+        let Some(codec) = fetched.codec else { return };
+        state.choice.learn(codec, fetched.bytes, took);
+        if let Some(place) = Codec::ALL.iter().position(|c| *c == codec) {
             state.payload[place] += fetched.bytes;
         }
         if !std::mem::replace(&mut worker.brought, true) {

@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::fs::File;
 
 /// What a [`Sink`] could not do. It ends the transfer; there is no second attempt.
 pub type SinkError = Box<dyn Error + Send + Sync>;
@@ -36,6 +37,20 @@ pub trait FileSink {
     /// # Errors
     /// End the transfer.
     fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError>;
+
+    /// Has the kernel copy the next bytes of `from` here, as many as `buffer` holds at most, and leaves
+    /// them in the buffer as well; how many. `None` where that is not possible or there are no more: then
+    /// the bytes come through [`write`](Self::write).
+    ///
+    /// Only called for files of this host, and worth it where a copy needs no space, or the disk is
+    /// another machine's.
+    ///
+    /// # Errors
+    /// End the transfer.
+    fn copy(&mut self, from: &File, buffer: &mut [u8]) -> Result<Option<usize>, SinkError> {
+        let _ = (from, buffer);
+        Ok(None)
+    }
 
     /// All bytes were written, exactly as many as were announced.
     ///

@@ -56,9 +56,9 @@ pub struct Summary {
     pub wire_bytes: u64,
     /// Failures that were overcome.
     pub retries: u32,
-    /// How most of the bytes were compressed; nothing when there were no files.
+    /// How most of the bytes were compressed; nothing when there were no files, or they were here.
     pub codec: Option<Codec>,
-    /// Sessions that brought something.
+    /// Sessions that brought something; none for files of this host.
     pub jobs: usize,
 }
 
@@ -69,6 +69,9 @@ pub struct Summary {
 ///
 /// Passing failures are retried: files that were confirmed stay, the others of a batch come again.
 /// Any other error ends all sessions within about 0.3 s, unless one is just being opened.
+///
+/// From a host that is this one ([`Host::is_local`]) nothing is streamed: as many threads copy, by
+/// [`FileSink::copy`](crate::FileSink::copy) where the sink has it.
 ///
 /// # Errors
 /// The first one, see [`TransferError`]. Files confirmed before it are good.

@@ -1,10 +1,11 @@
 use std::fs::{File, FileTimes};
 use std::io::{self, Write};
 use std::num::NonZero;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, copy_file_range};
 
 use super::TreeError;
 
@@ -55,6 +56,8 @@ pub struct TreeFile {
     written: u64,
     /// Up to here the kernel was asked to write to disk.
     on_its_way: u64,
+    /// Up to here the kernel copied.
+    copied: u64,
 }
 
 impl TreeFile {
@@ -65,6 +68,7 @@ impl TreeFile {
             spec,
             written: 0,
             on_its_way: 0,
+            copied: 0,
         }
     }
 
@@ -74,19 +78,53 @@ impl TreeFile {
     /// [`TreeError::LongFile`] before more than the announced size is written.
     pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), TreeError> {
         self.written += bytes.len() as u64;
-        if let Some(expected) = self.spec.size.filter(|size| self.written > *size) {
-            return Err(TreeError::LongFile {
-                path: self.path.clone(),
-                expected,
-            });
-        }
+        self.check_length()?;
         self.file
             .write_all(bytes)
             .map_err(|source| self.failed("write", source))?;
+        self.write_ahead();
+        Ok(())
+    }
+
+    /// Appends the next bytes of `from` without bringing them through this process, as many as `buffer`
+    /// holds at most; what arrived is then read into it. File systems that can share space between files
+    /// do (XFS, btrfs). `None` where the kernel cannot, or there are no more: [`write_all`](Self::write_all)
+    /// goes on from the place in `from` where it is then. Not to be mixed otherwise.
+    ///
+    /// # Errors
+    /// [`TreeError::LongFile`] as for `write_all`; if what was copied cannot be read.
+    pub fn copy_from(&mut self, from: &File, buffer: &mut [u8]) -> Result<Option<usize>, TreeError> {
+        if self.copied <= self.written {
+            // A stretch: many small shares would be a burden for the file system.
+            match copy_file_range(from, None, &self.file, None, STRETCH as usize) {
+                Ok(length @ 1..) => self.copied = self.written + length as u64,
+                _ => return Ok(None),
+            }
+        }
+        let length = buffer.len().min((self.copied - self.written) as usize);
+        self.file
+            .read_exact_at(&mut buffer[..length], self.written)
+            .map_err(|source| self.failed("read back", source))?;
+        self.written += length as u64;
+        self.check_length()?;
+        self.write_ahead();
+        Ok(Some(length))
+    }
+
+    fn check_length(&self) -> Result<(), TreeError> {
+        match self.spec.size.filter(|size| self.written > *size) {
+            Some(expected) => Err(TreeError::LongFile {
+                path: self.path.clone(),
+                expected,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn write_ahead(&mut self) {
         if self.written - self.on_its_way >= STRETCH {
             self.send_to_disk();
         }
-        Ok(())
     }
 
     /// Has the kernel begin to write what is in memory, so that the flush in the end has little left to

@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::io::{Read, Seek};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
@@ -50,6 +51,57 @@ fn a_finished_file_has_its_size_time_and_mode() {
         [0o700, 0o700]
     );
     assert_eq!(tree.read("base/5/1249", 3).unwrap().unwrap(), b"abc");
+}
+
+#[test]
+fn the_kernel_copies_or_says_that_it_cannot() {
+    let (_dir, tree) = tree();
+    let content: Vec<u8> = (0..20_000_000u32).map(|n| (n / 7) as u8).collect();
+    let near = tempfile::NamedTempFile::new_in(_dir.path()).unwrap();
+    fs::write(near.path(), &content).unwrap();
+    let spec = FileSpec {
+        size: Some(content.len() as u64),
+        ..FileSpec::default()
+    };
+    let mut buffer = vec![0; 100_000];
+    let mut from = fs::File::open(near.path()).unwrap();
+    let mut file = tree.create_file("copy", spec).unwrap();
+    let mut seen = Vec::new();
+    while let Some(length) = file.copy_from(&from, &mut buffer).unwrap() {
+        seen.extend_from_slice(&buffer[..length]);
+    }
+    assert!(seen == content);
+    file.finish().unwrap();
+    assert!(fs::read(tree.path().join("copy")).unwrap() == content);
+
+    // More than was announced.
+    from.rewind().unwrap();
+    let short = FileSpec {
+        size: Some(150_000),
+        ..FileSpec::default()
+    };
+    let mut file = tree.create_file("short", short).unwrap();
+    assert_eq!(file.copy_from(&from, &mut buffer).unwrap(), Some(100_000));
+    let error = file.copy_from(&from, &mut buffer).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            TreeError::LongFile {
+                expected: 150_000,
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    // From the kernel's own file system nothing can be copied so, and nothing is lost.
+    let mut from = fs::File::open("/proc/self/status").unwrap();
+    let mut file = tree.create_file("status", FileSpec::default()).unwrap();
+    assert_eq!(file.copy_from(&from, &mut buffer).unwrap(), None);
+    let length = from.read(&mut buffer).unwrap();
+    assert!(buffer[..length].starts_with(b"Name:"));
+    file.write_all(&buffer[..length]).unwrap();
+    file.finish().unwrap();
 }
 
 #[test]
