@@ -94,6 +94,18 @@ pub const TESTS: &[Package] = &[
         probe: Probe::Program("npm"),
     },
     Package {
+        name: "gpg",
+        probe: Probe::Program("gpg"),
+    },
+    Package {
+        name: "gpg-agent",
+        probe: Probe::Program("gpg-agent"),
+    },
+    Package {
+        name: "file",
+        probe: Probe::Program("file"),
+    },
+    Package {
         name: "zstd",
         probe: Probe::Program("zstd"),
     },

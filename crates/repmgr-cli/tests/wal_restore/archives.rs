@@ -1,6 +1,7 @@
 //! Every kind of archive Barman keeps.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use repmgr_lab::{BackupMethod, BarmanVersion, Lab, PrimaryOptions, ServerOptions, check};
@@ -167,4 +168,78 @@ fn a_forced_command_that_lets_only_get_wal_pass_is_enough() {
     bench.lab.sshd().stop().unwrap();
     let unreachable = bench.call(&node, &["--no-prefetch"], "0000000100000000000000F0");
     assert_eq!(unreachable.status.code(), Some(2), "{unreachable:?}");
+}
+
+/// A key in a keyring that Barman finds whoever calls it. Ends the agent that gpg starts for it.
+struct Key<'a> {
+    lab: &'a Lab,
+    keyring: PathBuf,
+}
+
+impl<'a> Key<'a> {
+    const PASSPHRASE: &'static str = "open sesame";
+    const OWNER: &'static str = "barman@lab.invalid";
+
+    fn new(lab: &'a Lab) -> Self {
+        let keyring = lab.scratch().dir("home/.gnupg").unwrap();
+        let server = &lab.sshd().server_config();
+        let config = fs::read_to_string(server).unwrap();
+        let setting = format!("SetEnv GNUPGHOME={} ", keyring.display());
+        fs::write(server, config.replacen("SetEnv ", &setting, 1)).unwrap();
+        lab.sshd().restart().unwrap();
+        let key = Self { lab, keyring };
+        let options = [
+            "--batch",
+            "--quiet",
+            "--pinentry-mode",
+            "loopback",
+            "--passphrase",
+        ];
+        let mut gpg = key.command("gpg");
+        gpg.args(options).arg(Self::PASSPHRASE);
+        gpg.args(["--quick-generate-key", Self::OWNER, "rsa2048", "encrypt", "never"]);
+        check(&mut gpg, LIMIT).unwrap();
+        key
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.lab.scratch().command(program);
+        command.env("GNUPGHOME", &self.keyring);
+        command
+    }
+
+    /// It forgets the passphrase, too.
+    fn end_agent(&self) {
+        let mut end = self.command("gpgconf");
+        check(end.args(["--kill", "gpg-agent"]), LIMIT).unwrap();
+    }
+}
+
+impl Drop for Key<'_> {
+    fn drop(&mut self) {
+        self.end_agent();
+    }
+}
+
+#[test]
+fn encrypted_archives_are_decrypted_by_barman() {
+    let bench = Bench::new(BarmanVersion::V3_19, 1);
+    let key = Key::new(&bench.lab);
+    let id = format!("encryption_key_id = {}", Key::OWNER);
+    let passphrase = format!("encryption_passphrase_command = echo '{}'", Key::PASSPHRASE);
+    let name = add_server(&bench, "encrypted", &["encryption = gpg", &id, &passphrase]);
+    let node = bench.node("encrypted");
+    delivers_compressed(&bench, &node, "encrypted", &name);
+
+    // A failure to decrypt must not look like the end of the archive.
+    key.end_agent();
+    let name = add_server(
+        &bench,
+        "closed",
+        &["encryption = gpg", &id, "encryption_passphrase_command = false"],
+    );
+    fs::remove_file(node.destination()).unwrap();
+    let finished = bench.call_of(&node, &["--no-prefetch"], "barmansrv", "closed", &name);
+    assert!(finished.status.code() > Some(1), "{finished:?}");
+    assert!(!node.destination().exists());
 }
