@@ -1,7 +1,8 @@
 //! Files that lie in the backup as they were, into the data directory and its tablespaces.
 
 use std::fs::File;
-use std::time::Instant;
+use std::num::NonZero;
+use std::time::{Duration, Instant};
 
 use repmgr_barman::Hold;
 use repmgr_datadir::{Existing, FileSpec, Tree, TreeError, TreeFile};
@@ -103,12 +104,18 @@ impl Copy<'_> {
     }
 }
 
+const JOBS_FAR: NonZero<usize> = NonZero::new(4).unwrap();
+
 /// The options of a transfer as the request wants it.
 pub(crate) fn wire_options(barman: &BarmanSource, context: &Context<'_>) -> Options {
     let options = &barman.transfer;
     let defaults = Options::default();
+    // Far away a session spends much of its time waiting, and costs no core here.
+    const FAR: Duration = Duration::from_millis(10);
+    let far = barman.host.round_trip().is_some_and(|time| time >= FAR);
+    let jobs = if far { JOBS_FAR } else { defaults.jobs };
     Options {
-        jobs: options.jobs.unwrap_or(defaults.jobs),
+        jobs: options.jobs.unwrap_or(jobs),
         compression: match barman.host.is_local() {
             true => Compression::None,
             false => options.compression,

@@ -6,6 +6,7 @@ use repmgr_recovery::{PrimaryConninfo, ReplicationSettings};
 use repmgr_types::PgVersion;
 
 use crate::barman::{BackupSource, ServerParameters};
+use crate::copy::wire_options;
 use crate::external::{self, Fetched};
 use crate::node::{Cluster, Nodes};
 use crate::place::{self, Identity, Places};
@@ -138,6 +139,11 @@ impl<'r> Gathering<'r, '_, '_> {
         let places = place::inspect_outside(request, self.target, source.origins(), context)?;
         self.check_space(&source, &places)?;
         context.cancel.check()?;
+        if self.take {
+            // One for the hold, and those of the copy: they need not wait for what comes until then.
+            let sessions = wire_options(barman, context).sessions(source.total_size());
+            barman.host.connect_ahead(1 + sessions);
+        }
 
         context.observer.event(Event::FetchingServerParameters);
         let holds = match self.take {

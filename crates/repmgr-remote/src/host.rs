@@ -16,8 +16,21 @@ pub trait Host: Send + Sync {
         false
     }
 
+    /// The shortest time that a question and its answer took so far; nothing where there is no way to go,
+    /// or nothing was asked.
+    fn round_trip(&self) -> Option<Duration> {
+        None
+    }
+
     /// One more authenticated connection; a worker thread wants its own.
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError>;
+
+    /// Begins to log in so many times in the background, for the next calls of [`connect`](Self::connect):
+    /// for a caller who will need that many and has something else to do first. One that fails is made
+    /// again by `connect`, which tells why.
+    fn connect_ahead(&self, count: usize) {
+        let _ = count;
+    }
 }
 
 /// An authenticated way to one host.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Server, eventually, free_port, keygen};
+use common::{Relay, Server, eventually, free_port, keygen};
 use repmgr_remote::{
     ConnectError, ConnectErrorKind, Connection, Host, Prompt, ShellCommand, SshHost, StartOptions, run,
 };
@@ -545,4 +545,68 @@ fn a_broken_configuration_and_a_missing_client_are_named() {
     options.ssh_program = "/nowhere/ssh".to_owned();
     let error = fails(&SshHost::new("srv", options).unwrap());
     assert!(error.hint().unwrap().contains("openssh-client"), "{error}");
+}
+
+// Connections made ahead.
+
+fn behind_a_relay(server: &Server) -> Relay {
+    let relay = Relay::start(server.port);
+    server.configure(&format!("Host srv\n  Port {}\n  HostKeyAlias k", relay.port));
+    server.known_hosts(&format!("k {}\n", server.public_key("host_ed25519")));
+    relay
+}
+
+#[test]
+fn connections_made_ahead_are_the_next_ones() {
+    let server = Server::start();
+    let relay = behind_a_relay(&server);
+    let host = server.host();
+    assert_eq!(host.round_trip(), None);
+    works(host.connect().unwrap());
+    assert!(host.round_trip().is_some());
+    host.connect_ahead(2);
+    eventually("two more connections", || relay.accepted() == 3);
+    for expected in [3, 3, 4] {
+        works(host.connect().unwrap());
+        assert_eq!(relay.accepted(), expected);
+    }
+}
+
+#[test]
+fn a_connection_made_ahead_that_broke_is_made_again() {
+    let server = Server::start();
+    let relay = behind_a_relay(&server);
+    let host = server.host();
+    for moment in [0, 300] {
+        host.connect_ahead(1);
+        std::thread::sleep(Duration::from_millis(moment));
+        relay.cut_once();
+        works(host.connect().unwrap());
+    }
+    server.known_hosts("");
+    host.connect_ahead(1);
+    let error = fails(&host);
+    assert!(
+        matches!(error.kind, ConnectErrorKind::HostKeyUnknown { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn nothing_is_made_ahead_where_the_user_had_to_answer() {
+    let server = Server::start();
+    let relay = behind_a_relay(&server);
+    let key = server.path("locked").display().to_string();
+    keygen(&["-t", "ed25519", "-N", "secret", "-f", &key]);
+    let public = fs::read_to_string(server.path("locked.pub")).unwrap();
+    fs::write(server.path("authorized_keys"), public).unwrap();
+    let (host, prompt) = with_prompt(
+        &server,
+        "secret",
+        &format!("-o IdentityFile={key} -o BatchMode=no"),
+    );
+    works(host.connect().unwrap());
+    host.connect_ahead(2);
+    works(host.connect().unwrap());
+    assert_eq!((prompt.1.load(Ordering::SeqCst), relay.accepted()), (1, 2));
 }

@@ -1,16 +1,24 @@
 //! What to fetch, cut into batches as they are asked for.
 
+use std::time::Duration;
+
 use crate::listing::{EntryKind, Listing};
 
 /// What a file costs beyond its bytes, in bytes that could be moved in that time.
 const FILE_COST: u64 = 16 << 10;
 /// From here on the largest go first; smaller ones keep the order of the directory.
 const LARGE: u64 = 16 << 20;
-/// A batch is what is repeated after a lost connection, so it must not be too large...
+/// A batch is what is repeated after a lost connection, so it must not have too many bytes...
 const MOST: u64 = 256 << 20;
-/// ...and each costs some round trips, so not too small.
+/// ...and each costs some round trips, so not too small: of a host that is near...
 const LEAST: u64 = 4 << 20;
-const MOST_FILES: usize = 8192;
+/// ...and of the farthest.
+const LEAST_FAR: u64 = 128 << 20;
+/// A batch costs so many round trips, and so many bytes could be moved in a microsecond of them.
+const ROUND_TRIPS: u64 = 4;
+const BYTES_PER_MICROSECOND: u64 = 400;
+/// Their names are sent in one piece.
+const MOST_FILES: usize = 32 * 1024;
 /// A connection has to have this much to do, or the login takes longer than it saves.
 const WORTH_A_LOGIN: u64 = 8 << 20;
 
@@ -84,13 +92,12 @@ impl<'l> Plan<'l> {
         large.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
         let mut order: Vec<_> = large.into_iter().map(|(_, place)| place).collect();
         order.append(&mut small);
-        let useful = usize::try_from(cost_left / WORTH_A_LOGIN).unwrap_or(usize::MAX);
         Ok(Self {
             sources,
             order,
             next: 0,
             cost_left,
-            workers: jobs.min(useful).max(1),
+            workers: useful_sessions(cost_left, jobs),
         })
     }
 
@@ -103,19 +110,27 @@ impl<'l> Plan<'l> {
         self.next == self.order.len()
     }
 
-    /// The next batch: a share of what is left, smaller and smaller, so that all workers end at
-    /// about the same time.
-    pub(crate) fn next(&mut self) -> Option<Batch> {
-        let target = (self.cost_left / (3 * self.workers as u64)).clamp(LEAST, MOST);
+    /// The next batch, for a host that is so far away: a share of what is left, smaller and smaller, so
+    /// that all workers end at about the same time.
+    pub(crate) fn next(&mut self, round_trip: Duration) -> Option<Batch> {
+        let away = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+        let least = away
+            .saturating_mul(ROUND_TRIPS * BYTES_PER_MICROSECOND)
+            .clamp(LEAST, LEAST_FAR);
+        // Small files from far away: their bytes are few, their batches many.
+        let most = MOST.max(8 * least);
+        let target = (self.cost_left / (3 * self.workers as u64)).clamp(least, most);
         let (source, _) = *self.order.get(self.next)?;
         let mut files = Vec::new();
-        let mut taken = 0u64;
+        let (mut taken, mut bytes) = (0u64, 0u64);
         for (_, index) in self.order[self.next..].iter().take_while(|(s, _)| *s == source) {
-            let cost = cost(self.sources[source as usize].get(*index as usize).size);
-            if !files.is_empty() && (taken.saturating_add(cost) > target || files.len() == MOST_FILES) {
+            let size = self.sources[source as usize].get(*index as usize).size;
+            (taken, bytes) = (taken.saturating_add(cost(size)), bytes.saturating_add(size));
+            let full = taken > target || bytes > MOST || files.len() == MOST_FILES;
+            if full && !files.is_empty() {
+                taken = taken.saturating_sub(cost(size));
                 break;
             }
-            taken = taken.saturating_add(cost);
             files.push(*index);
         }
         self.next += files.len();
@@ -126,6 +141,12 @@ impl<'l> Plan<'l> {
             attempts: 0,
         })
     }
+}
+
+/// How many connections are of use; at least one.
+pub(crate) fn useful_sessions(cost: u64, most: usize) -> usize {
+    let useful = usize::try_from(cost / WORTH_A_LOGIN).unwrap_or(usize::MAX);
+    most.min(useful).max(1)
 }
 
 fn cost(size: u64) -> u64 {
@@ -150,7 +171,7 @@ mod tests {
 
     fn all(sources: &[Listing], jobs: usize) -> Vec<Batch> {
         let mut plan = Plan::new(sources, &|_, _| true, jobs).unwrap();
-        std::iter::from_fn(|| plan.next()).collect()
+        std::iter::from_fn(|| plan.next(Duration::ZERO)).collect()
     }
 
     const GB: u64 = 1 << 30;
@@ -174,6 +195,16 @@ mod tests {
     fn two_hundred_thousand_small_files_need_few_round_trips() {
         let batches = all(&[listing(&vec![8192; 200_000])], 4);
         assert!(batches.len() < 80, "{}", batches.len());
+    }
+
+    #[test]
+    fn a_host_that_is_far_away_is_asked_less_often() {
+        let batches = |away| {
+            let sources = [listing(&vec![8192; 200_000])];
+            let mut plan = Plan::new(&sources, &|_, _| true, 2).unwrap();
+            std::iter::from_fn(|| plan.next(Duration::from_millis(away))).count()
+        };
+        assert_eq!([0, 1, 50, 1000].map(batches), [42, 42, 20, 16]);
     }
 
     #[test]
@@ -226,14 +257,15 @@ mod tests {
             sizes in proptest::collection::vec(proptest::collection::vec(0u64..40 << 20, 0..300), 0..4),
             jobs in 1usize..9,
             odd: bool,
+            away in 0u64..1000,
         ) {
             let sources: Vec<_> = sizes.iter().map(|s| listing(s)).collect();
             let wanted = |_, index: usize| !odd || index % 2 == 1;
             let mut plan = Plan::new(&sources, &wanted, jobs).unwrap();
             let mut seen = Vec::new();
-            while let Some(batch) = plan.next() {
+            while let Some(batch) = plan.next(Duration::from_millis(away)) {
                 prop_assert!(!batch.files.is_empty() && batch.files.len() <= MOST_FILES);
-                let size = |i: &u32| cost(sources[batch.source].get(*i as usize).size);
+                let size = |i: &u32| sources[batch.source].get(*i as usize).size;
                 let total: u64 = batch.files.iter().map(size).sum();
                 prop_assert!(batch.files.len() == 1 || total <= MOST);
                 seen.extend(batch.files.iter().map(|i| (batch.source, *i as usize)));

@@ -282,10 +282,11 @@ impl<'a> Pool<'a> {
     }
 
     fn claim(&self) -> Option<Claim<'_, 'a>> {
+        let round_trip = self.host.round_trip().unwrap_or_default();
         let mut state = self.lock();
         let batch = match state.returned.pop() {
             Some(batch) => batch,
-            None => state.plan.next()?,
+            None => state.plan.next(round_trip)?,
         };
         state.in_flight += 1;
         Some(Claim {

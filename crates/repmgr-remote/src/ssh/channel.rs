@@ -1,6 +1,8 @@
 //! One command at a time on one session.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use repmgr_types::CancelToken;
@@ -36,10 +38,18 @@ pub(super) struct SshConnection {
     /// The shortest seen; before the first channel only a guess.
     round_trip: Duration,
     measured: bool,
+    /// For all connections of the host: the shortest, in microseconds.
+    shortest: Arc<AtomicU64>,
 }
 
 impl SshConnection {
-    pub(super) fn new(host: String, link: Link, config: &ClientConfig, round_trip: Duration) -> Self {
+    pub(super) fn new(
+        host: String,
+        link: Link,
+        config: &ClientConfig,
+        round_trip: Duration,
+        shortest: Arc<AtomicU64>,
+    ) -> Self {
         if config.server_alive.is_some() {
             // The interval is ours; libssh2 only must not hold a message back.
             link.session.set_keepalive(true, 1);
@@ -53,7 +63,13 @@ impl SshConnection {
             given_up: false,
             round_trip,
             measured: false,
+            shortest,
         }
+    }
+
+    /// Whether the far side has not hung up.
+    pub(super) fn is_open(&self) -> bool {
+        !self.given_up && !self.link.is_hung_up()
     }
 
     fn open(
@@ -108,6 +124,8 @@ impl SshConnection {
             false => took,
         };
         self.measured = true;
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.shortest.fetch_min(micros, Ordering::Relaxed);
         Ok(channel)
     }
 

@@ -178,6 +178,16 @@ impl Link {
         }
     }
 
+    /// Whether the far side has hung up, perhaps with something left to read.
+    pub(super) fn is_hung_up(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        let flags = PollFlags::HUP | PollFlags::RDHUP;
+        #[cfg(not(target_os = "linux"))]
+        let flags = PollFlags::HUP;
+        self.poll(flags, Duration::ZERO)
+            .is_ok_and(|seen| !seen.is_empty())
+    }
+
     /// Ends the connection now: libssh2 would rather wait for the far side when freed.
     pub(super) fn hang_up(&self) {
         // An error means that it is not connected any more.

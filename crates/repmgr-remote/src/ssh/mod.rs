@@ -8,7 +8,10 @@ mod link;
 mod socket;
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use repmgr_types::CancelToken;
@@ -79,6 +82,12 @@ impl Default for SshOptions {
 /// on the safe side: a host that offers a key other than the known ones is always refused, where
 /// `StrictHostKeyChecking no` would let `ssh` connect with a warning.
 pub struct SshHost {
+    way: Arc<Way>,
+    ahead: Mutex<Vec<JoinHandle<Result<SshConnection, Kind>>>>,
+}
+
+/// What it takes to connect.
+struct Way {
     destination: String,
     words: Vec<String>,
     options: SshOptions,
@@ -86,6 +95,8 @@ pub struct SshHost {
     config: Mutex<Option<Arc<ClientConfig>>>,
     /// Answers of the user, so that each question is asked once and not by each worker.
     answers: Mutex<HashMap<String, String>>,
+    /// The shortest seen, in microseconds.
+    round_trip: Arc<AtomicU64>,
 }
 
 impl SshHost {
@@ -117,11 +128,15 @@ impl SshHost {
             return bad("ssh_options", &options.ssh_options, "a quote is not closed");
         };
         Ok(Self {
-            destination: destination.to_owned(),
-            words,
-            options,
-            config: Mutex::new(None),
-            answers: Mutex::new(HashMap::new()),
+            way: Arc::new(Way {
+                destination: destination.to_owned(),
+                words,
+                options,
+                config: Mutex::new(None),
+                answers: Mutex::new(HashMap::new()),
+                round_trip: Arc::new(AtomicU64::new(u64::MAX)),
+            }),
+            ahead: Mutex::default(),
         })
     }
 
@@ -130,10 +145,25 @@ impl SshHost {
     /// # Errors
     /// If the configuration cannot be read.
     pub fn user(&self) -> Result<String, ConnectError> {
-        let config = self.config().map_err(|kind| kind.at(&self.destination))?;
+        let config = self.way.config();
+        let config = config.map_err(|kind| kind.at(&self.way.destination))?;
         Ok(config.user.clone())
     }
 
+    /// A connection that was begun ahead, if it is any good.
+    fn take_ahead(&self) -> Option<SshConnection> {
+        loop {
+            let begun = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            match begun.join().unwrap_or_else(|panic| resume_unwind(panic)) {
+                Ok(connection) if connection.is_open() => return Some(connection),
+                Ok(_) => log::debug!("a connection made ahead was closed meanwhile"),
+                Err(kind) => log::debug!("no connection ahead: {kind}"),
+            }
+        }
+    }
+}
+
+impl Way {
     fn config(&self) -> Result<Arc<ClientConfig>, Kind> {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*config {
@@ -141,6 +171,12 @@ impl SshHost {
         }
         let resolved = Arc::new(config::resolve(&self.destination, &self.words, &self.options)?);
         Ok(Arc::clone(config.insert(resolved)))
+    }
+
+    /// Whether somebody had to answer questions, and may have to again.
+    fn asks(&self) -> bool {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        !answers.is_empty()
     }
 
     fn log_in(&self) -> Result<SshConnection, Kind> {
@@ -166,19 +202,43 @@ impl SshHost {
             link,
             &config,
             round_trip,
+            Arc::clone(&self.round_trip),
         ))
     }
 }
 
 impl Host for SshHost {
     fn name(&self) -> &str {
-        &self.destination
+        &self.way.destination
     }
 
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
-        match self.log_in() {
+        if let Some(connection) = self.take_ahead() {
+            return Ok(Box::new(connection));
+        }
+        match self.way.log_in() {
             Ok(connection) => Ok(Box::new(connection)),
-            Err(kind) => Err(kind.at(&self.destination)),
+            Err(kind) => Err(kind.at(&self.way.destination)),
+        }
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        let micros = self.way.round_trip.load(Ordering::Relaxed);
+        (micros < u64::MAX).then(|| Duration::from_micros(micros))
+    }
+
+    fn connect_ahead(&self, count: usize) {
+        if self.way.asks() {
+            return;
+        }
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..count {
+            let way = Arc::clone(&self.way);
+            let builder = thread::Builder::new().name("ssh-ahead".to_owned());
+            match builder.spawn(move || way.log_in()) {
+                Ok(begun) => ahead.push(begun),
+                Err(e) => log::debug!("no connection ahead: {e}"),
+            }
         }
     }
 }

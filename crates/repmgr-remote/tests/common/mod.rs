@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use repmgr_remote::{Connection, Host, SshHost, SshOptions};
@@ -194,6 +194,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct Relay {
     pub port: u16,
     mode: Arc<AtomicU8>,
+    accepted: Arc<AtomicUsize>,
 }
 
 const FORWARD: u8 = 0;
@@ -206,9 +207,12 @@ impl Relay {
         let port = listener.local_addr().unwrap().port();
         let mode = Arc::new(AtomicU8::new(FORWARD));
         let shared = Arc::clone(&mode);
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
         // The threads end with the test program.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
                 let server = TcpStream::connect(("127.0.0.1", target)).unwrap();
                 for (from, to) in [(&client, &server), (&server, &client)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -217,7 +221,12 @@ impl Relay {
                 }
             }
         });
-        Self { port, mode }
+        Self { port, mode, accepted }
+    }
+
+    /// Connections so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
     }
 
     pub fn fall_silent(&self) {
@@ -226,6 +235,14 @@ impl Relay {
 
     pub fn cut(&self) {
         self.mode.store(CUT, Ordering::SeqCst);
+    }
+
+    /// Every connection so far is cut, the next are not.
+    pub fn cut_once(&self) {
+        self.cut();
+        // Each looks every 50 ms.
+        std::thread::sleep(Duration::from_millis(200));
+        self.mode.store(FORWARD, Ordering::SeqCst);
     }
 }
 
