@@ -1,6 +1,8 @@
 //! Real standbys that have lost their upstream.
 
-use std::time::Duration;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use repmgr_lab::{BackupMethod, BarmanVersion, Instance, Lab, StopMode};
 
@@ -22,6 +24,16 @@ fn conninfo(port: u16) -> String {
     format!("host=127.0.0.1 port={port} user=postgres connect_timeout=2")
 }
 
+fn restore_command(bench: &Bench) -> String {
+    let lab = &bench.lab;
+    format!(
+        "restore_command = '{} --barman-command {} -c {} barmansrv {SERVER} %f %p'",
+        lab.scratch().join("bin/repmgr-wal-restore").display(),
+        lab.barman().command_name().display(),
+        lab.barman().config_file().display(),
+    )
+}
+
 /// A standby of the primary that restores through our program; started.
 fn standby(bench: &Bench, node_id: u32) -> Instance {
     let lab = &bench.lab;
@@ -34,13 +46,9 @@ fn standby(bench: &Bench, node_id: u32) -> Instance {
         .write(target.data_dir.join("standby.signal"), "", 0o600)
         .unwrap();
     let node = lab.instance(&target);
-    let program = lab.scratch().join("bin/repmgr-wal-restore");
     node.write_conf(&format!(
-        "restore_command = '{} --barman-command {} -c {} barmansrv {SERVER} %f %p'\nwal_retrieve_retry_interval = 500ms\n\
-         primary_conninfo = '{}'\n",
-        program.display(),
-        lab.barman().command_name().display(),
-        lab.barman().config_file().display(),
+        "{}\nwal_retrieve_retry_interval = 500ms\nprimary_conninfo = '{}'\n",
+        restore_command(bench),
         conninfo(lab.primary().port())
     ))
     .unwrap();
@@ -138,4 +146,34 @@ fn a_standby_follows_the_archive_over_a_promotion() {
         "2"
     );
     assert_eq!(node.fingerprint().unwrap(), heir.fingerprint().unwrap());
+}
+
+/// Without standby mode PostgreSQL takes any failure for the end of the archive, and becomes a primary.
+#[test]
+fn a_recovery_waits_for_a_lost_network_and_ends_with_the_archive() {
+    let bench = bench(BarmanVersion::V3_4);
+    let (lab, primary) = (&bench.lab, bench.lab.primary());
+    let target = lab.target(2, &[]).unwrap();
+    primary.base_backup(&target.data_dir, &["-X", "none"]).unwrap();
+    write_and_archive(&bench, primary, 60);
+    lab.scratch()
+        .write(target.data_dir.join("recovery.signal"), "", 0o600)
+        .unwrap();
+    let node = lab.instance(&target);
+    node.write_conf(&format!("{}\narchive_mode = off\n", restore_command(&bench)))
+        .unwrap();
+    lab.sshd().stop().unwrap();
+    thread::scope(|scope| {
+        let starting = scope.spawn(|| node.start());
+        let begun = Instant::now();
+        let waits = || fs::read_to_string(node.log()).is_ok_and(|log| log.contains("trying again in"));
+        while !waits() {
+            assert!(begun.elapsed() < LONG, "{}", node.log_tail());
+            thread::sleep(Duration::from_millis(50));
+        }
+        lab.sshd().restart().unwrap();
+        starting.join().unwrap().unwrap();
+    });
+    node.wait_for("select pg_is_in_recovery()", "f", LONG).unwrap();
+    assert_eq!(node.fingerprint().unwrap(), primary.fingerprint().unwrap());
 }
