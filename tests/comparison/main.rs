@@ -26,8 +26,17 @@ use repmgr_tests::{clone, node};
 
 fn options() -> PrimaryOptions {
     PrimaryOptions {
-        // The first makes files at moments of its own; the second has room for all tests at once.
-        conf: vec!["autovacuum = off".to_owned(), "max_wal_senders = 40".to_owned()],
+        conf: [
+            // It makes files at moments of its own.
+            "autovacuum = off",
+            // Room for all tests at once.
+            "max_wal_senders = 40",
+            // A checkpoint may end the WAL sender of a slot that is just being made ("terminating connection
+            // due to administrator command"), if the WAL it wants could be removed.
+            "wal_keep_size = '128MB'",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         ..PrimaryOptions::default()
     }
 }
