@@ -104,14 +104,13 @@ impl Copy<'_> {
     }
 }
 
-const JOBS_FAR: NonZero<usize> = NonZero::new(4).unwrap();
-
 /// The options of a transfer as the request wants it.
 pub(crate) fn wire_options(barman: &BarmanSource, context: &Context<'_>) -> Options {
     let options = &barman.transfer;
     let defaults = Options::default();
     // Far away a session spends much of its time waiting, and costs no core here.
     const FAR: Duration = Duration::from_millis(10);
+    const JOBS_FAR: NonZero<usize> = NonZero::new(4).unwrap();
     let far = barman.host.round_trip().is_some_and(|time| time >= FAR);
     let jobs = if far { JOBS_FAR } else { defaults.jobs };
     Options {

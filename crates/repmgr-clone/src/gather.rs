@@ -141,7 +141,7 @@ impl<'r> Gathering<'r, '_, '_> {
         context.cancel.check()?;
         if self.take {
             // One for the hold, and those of the copy: they need not wait for what comes until then.
-            let sessions = wire_options(barman, context).sessions(source.total_size());
+            let sessions = source.wanted.sessions(&wire_options(barman, context));
             barman.host.connect_ahead(1 + sessions);
         }
 

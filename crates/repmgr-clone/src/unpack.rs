@@ -62,7 +62,7 @@ impl Unpack<'_> {
             cancel: context.cancel.child(),
             ..wire_options(self.barman, context)
         };
-        let jobs = options.jobs.get().min(self.archives.all.len());
+        let jobs = self.archives.sessions(&options);
         let gains = Mutex::new(Gains::default());
         let retries = AtomicU32::new(0);
         watched(&progress, self.base, holds, context, || {

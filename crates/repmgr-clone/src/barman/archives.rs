@@ -1,7 +1,7 @@
 //! A backup that is made of tar files.
 
 use repmgr_barman::{Backup, Barman, TarCodec};
-use repmgr_transfer::{Codec, EntryKind, list};
+use repmgr_transfer::{Codec, EntryKind, Options, list};
 
 use super::stored::MANIFEST;
 use crate::{CloneError, Context};
@@ -76,6 +76,11 @@ impl Archives {
             all,
             has_manifest: find(MANIFEST).is_some_and(|entry| entry.readable),
         })
+    }
+
+    /// How many sessions fetch them: each brings one at a time.
+    pub(crate) fn sessions(&self, options: &Options) -> usize {
+        options.jobs.get().min(self.all.len())
     }
 
     pub(super) fn total_size(&self) -> u64 {
