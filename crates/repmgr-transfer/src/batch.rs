@@ -125,12 +125,12 @@ impl<'l> Plan<'l> {
         let (mut taken, mut bytes) = (0u64, 0u64);
         for (_, index) in self.order[self.next..].iter().take_while(|(s, _)| *s == source) {
             let size = self.sources[source as usize].get(*index as usize).size;
-            (taken, bytes) = (taken.saturating_add(cost(size)), bytes.saturating_add(size));
-            let full = taken > target || bytes > MOST || files.len() == MOST_FILES;
+            let with_it = (taken.saturating_add(cost(size)), bytes.saturating_add(size));
+            let full = with_it.0 > target || with_it.1 > MOST || files.len() == MOST_FILES;
             if full && !files.is_empty() {
-                taken = taken.saturating_sub(cost(size));
                 break;
             }
+            (taken, bytes) = with_it;
             files.push(*index);
         }
         self.next += files.len();

@@ -16,14 +16,11 @@ use crate::listing::Listing;
 use crate::path::shown;
 use crate::progress::{Count, Counted, Progress};
 use crate::sink::{Sink, SinkError};
-use crate::wire::{StreamError, choose_codec, chosen_codec};
+use crate::wire::{StreamError, choose_codec, chosen_codec, lz4};
 
 /// Says which codec it took from "$2" and sends an archive of the names on standard input. tar
 /// runs the compressor itself, so its exit code speaks for both; before 1.27 it could not pass
 /// arguments on, so the level is in the environment.
-///
-/// lz4 needs half of the time with small blocks, which stay in the CPU's cache, and without a
-/// checksum of its own: SSH has one.
 ///
 /// "$3" is the largest file if there is one worth it: unless the blocks "$5", "$6", ... of it become
 /// smaller than "$4" bytes together, nothing is compressed.
@@ -40,7 +37,9 @@ case $version in *"GNU tar"*) ;; *) echo 'missing GNU tar'; exit 0 ;; esac
 program=$codec
 case $codec:$version in
   lz4:*"(GNU tar) 1."[01]* | lz4:*"(GNU tar) 1.2"[0-6]*) ;;
-  lz4:*) program='lz4 -q -1 -B4 --no-frame-crc' ;;
+  lz4:*) program='"#,
+    lz4!(),
+    r#"' ;;
 esac
 if [ "$codec" != none ] && [ $# -gt 4 ]; then
   file=$3 most=$4
@@ -56,6 +55,8 @@ exec tar --create --file=- --format=gnu --blocking-factor=128 --no-recursion --h
 /// What the files named on standard input are now, as [`list`](crate::list) has it.
 const LOOK_SCRIPT: &str = r#"cd -- "$1" || exit 1
 exec xargs -0 -r sh -c 'exec find "$@" -maxdepth 0 -printf "%y r %s %m %T@ %p\0"' sh"#;
+
+pub(crate) const WRITTEN_MEANWHILE: &str = "it was written while it was read";
 
 /// As in the script.
 const SAMPLE_BLOCK: u64 = 128 << 10;
@@ -149,15 +150,14 @@ impl Task<'_> {
     ) -> Result<Fetched, TransferError> {
         let progress = self.fetcher.progress;
         let mut count = Count::new(progress);
+        let sample = match codecs.contains(' ') {
+            true => self.sample(),
+            false => None,
+        };
         let command = ShellCommand::script(SCRIPT)
             .arg(self.listing.directory())
             .arg(codecs)
-            .args(
-                self.sample()
-                    .filter(|_| codecs.contains(' '))
-                    .into_iter()
-                    .flatten(),
-            )
+            .args(sample.into_iter().flatten())
             .env("LC_ALL", "C");
         let names = name_list((0..self.batch.files.len()).map(|place| self.path(place)));
         let process = connection
@@ -264,7 +264,10 @@ impl Task<'_> {
             *at = place;
         }
         let index = self.batch.files[place] as usize;
-        self.check_unchanged(member, index)?;
+        // The archive has whole seconds, or none.
+        let then = u64::try_from(self.listing.modified_seconds(index)).ok();
+        let same_time = member.modified.is_none() || member.modified == then;
+        self.check_as_listed(index, member.kind == MemberKind::File, member.size, same_time)?;
         let stored = |e| self.not_stored(index, e);
         let mut sink = self
             .fetcher
@@ -289,24 +292,23 @@ impl Task<'_> {
         Ok(Ok(()))
     }
 
-    fn check_unchanged(&self, member: &Member, index: usize) -> Result<(), TransferError> {
-        let listed = self.listing.get(index);
-        let changed = |message| TransferError::Changed {
-            file: self.far_file(index),
-            message,
-        };
-        if member.kind != MemberKind::File {
-            return Err(changed("it is no regular file any more".to_owned()));
+    pub(crate) fn check_as_listed(
+        &self,
+        index: usize,
+        is_file: bool,
+        size: u64,
+        same_time: bool,
+    ) -> Result<(), TransferError> {
+        let then = self.listing.get(index).size;
+        if !is_file {
+            return Err(self.changed(index, "it is no regular file any more"));
         }
-        if member.size != listed.size {
-            let (now, then) = (member.size, listed.size);
-            return Err(changed(format!(
-                "it has {now} bytes now and had {then} in the listing"
-            )));
+        if size != then {
+            let message = format!("it has {size} bytes now and had {then} in the listing");
+            return Err(self.changed(index, message));
         }
-        let then = u64::try_from(self.listing.modified_seconds(index)).ok();
-        if member.modified.is_some() && member.modified != then {
-            return Err(changed("it was written after the listing was made".to_owned()));
+        if !same_time {
+            return Err(self.changed(index, "it was written after the listing was made"));
         }
         Ok(())
     }
@@ -385,10 +387,7 @@ impl Task<'_> {
                 return Err(self.malformed(format!("nothing is said of \"{}\"", shown(path))));
             };
             if (now.kind, now.size, now.modified) != (then.kind, then.size, then.modified) {
-                return Err(TransferError::Changed {
-                    file: self.far_file(index),
-                    message: "it was written while it was read".to_owned(),
-                });
+                return Err(self.changed(index, WRITTEN_MEANWHILE));
             }
         }
         log::debug!("{} files got new links while they were read", paths.len());
@@ -417,6 +416,13 @@ impl Task<'_> {
             host: self.host.clone(),
             directory: self.listing.directory().to_owned(),
             path: self.listing.get(index).path.to_vec(),
+        }
+    }
+
+    pub(crate) fn changed(&self, index: usize, message: impl Into<String>) -> TransferError {
+        TransferError::Changed {
+            file: self.far_file(index),
+            message: message.into(),
         }
     }
 

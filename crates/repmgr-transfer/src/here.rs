@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::OFlags;
 
 use crate::error::TransferError;
-use crate::fetch::{Fetched, Task};
+use crate::fetch::{Fetched, Task, WRITTEN_MEANWHILE};
 use crate::progress::Count;
 use crate::sink::FileSink;
 
@@ -45,32 +45,16 @@ impl Task<'_> {
             .custom_flags(flags.cast_signed())
             .open(&path)
             .map_err(|e| self.unreadable(index, &e))?;
-        let begun = from.metadata().map_err(|e| self.unreadable(index, &e))?;
-        let changed = |message: String| TransferError::Changed {
-            file: self.far_file(index),
-            message,
-        };
-        if !begun.is_file() {
-            return Err(changed("it is no regular file any more".to_owned()));
-        }
-        if begun.len() != listed.size {
-            let (now, then) = (begun.len(), listed.size);
-            return Err(changed(format!(
-                "it has {now} bytes now and had {then} in the listing"
-            )));
-        }
-        if begun.modified().ok() != Some(listed.modified) {
-            return Err(changed("it was written after the listing was made".to_owned()));
-        }
+        let now = || from.metadata().map_err(|e| self.unreadable(index, &e));
+        let same_time = |file: &Metadata| file.modified().ok() == Some(listed.modified);
+        let begun = now()?;
+        self.check_as_listed(index, begun.is_file(), begun.len(), same_time(&begun))?;
         let created = self.fetcher.sink.create(self.batch.source, index);
         let mut sink = created.map_err(|e| self.not_stored(index, e))?;
         self.copy_content(index, &from, &mut *sink, count, buffer)?;
-        let ended = from.metadata().map_err(|e| self.unreadable(index, &e))?;
-        if state(&ended) != state(&begun) {
-            return Err(TransferError::Changed {
-                file: self.far_file(index),
-                message: "it was written while it was read".to_owned(),
-            });
+        let ended = now()?;
+        if ended.len() != listed.size || !same_time(&ended) {
+            return Err(self.changed(index, WRITTEN_MEANWHILE));
         }
         sink.finish().map_err(|e| self.not_stored(index, e))?;
         count.add_file();
@@ -92,28 +76,27 @@ impl Task<'_> {
             self.fetcher.cancel.check()?;
             let most = usize::try_from(left).unwrap_or(CHUNK).min(buffer.len());
             let buffer = &mut buffer[..most];
-            if by_kernel {
-                match sink.copy(from, buffer).map_err(|e| self.not_stored(index, e))? {
-                    Some(length) => {
-                        count.add_bytes(length);
-                        left = left.saturating_sub(length as u64);
-                        continue;
-                    }
-                    None => by_kernel = false,
-                }
-            }
-            match from.read(buffer) {
-                // It became shorter, which its state will tell.
-                Ok(0) => break,
-                Ok(length) => {
+            let copied = match by_kernel {
+                true => sink.copy(from, buffer).map_err(|e| self.not_stored(index, e))?,
+                false => None,
+            };
+            by_kernel = copied.is_some();
+            let length = match copied {
+                Some(length) => length,
+                None => {
+                    let length = match from.read(buffer) {
+                        // It became shorter, which its size will tell.
+                        Ok(0) => break,
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                        read => read.map_err(|e| self.unreadable(index, &e))?,
+                    };
                     let written = sink.write(&buffer[..length]);
                     written.map_err(|e| self.not_stored(index, e))?;
-                    count.add_bytes(length);
-                    left -= length as u64;
+                    length
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.unreadable(index, &e)),
-            }
+            };
+            count.add_bytes(length);
+            left = left.saturating_sub(length as u64);
         }
         Ok(())
     }
@@ -124,9 +107,4 @@ impl Task<'_> {
             message: error.to_string(),
         }
     }
-}
-
-/// What a write changes; a new hard link does not.
-fn state(file: &Metadata) -> (u64, i64, i64) {
-    (file.size(), file.mtime(), file.mtime_nsec())
 }

@@ -11,7 +11,7 @@ use crate::path::{is_sound, shown};
 use crate::progress::{Count, Counted, Progress};
 use crate::sink::{FileSink, SinkError};
 use crate::transfer::Options;
-use crate::wire::{StreamError, choose_codec, chosen_codec};
+use crate::wire::{StreamError, choose_codec, chosen_codec, lz4};
 
 /// What stands in an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,9 @@ const SCRIPT: &str = concat!(
     r#"echo "$codec"
 case $codec in
   zstd) exec zstd -1 -q -c <"./$2" ;;
-  lz4) exec lz4 -q -1 -c -B4 --no-frame-crc <"./$2" ;;
+  lz4) exec "#,
+    lz4!(),
+    r#" -c <"./$2" ;;
   gzip) exec gzip -1 -c <"./$2" ;;
   none) exec cat "./$2" ;;
 esac"#

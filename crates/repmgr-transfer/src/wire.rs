@@ -27,6 +27,15 @@ done
 }
 pub(crate) use choose_codec;
 
+/// lz4 as a part of a shell script: it needs half of the time with small blocks, which stay in the
+/// CPU's cache, and without a checksum of its own, for SSH has one.
+macro_rules! lz4 {
+    () => {
+        "lz4 -q -1 -B4 --no-frame-crc"
+    };
+}
+pub(crate) use lz4;
+
 /// Why a stream cannot be read on.
 #[derive(Debug)]
 pub(crate) enum StreamError {
