@@ -1,8 +1,7 @@
 //! One command at a time on one session.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use repmgr_types::CancelToken;
@@ -27,6 +26,21 @@ const MAX_LINE: usize = 32_000;
 const ERROR_CHANNEL_FAILURE: i32 = -21;
 const ERROR_CHANNEL_REQUEST_DENIED: i32 = -22;
 
+/// The shortest time that a question and its answer took so far.
+#[derive(Default)]
+pub(super) struct RoundTrip(Mutex<Option<Duration>>);
+
+impl RoundTrip {
+    pub(super) fn get(&self) -> Option<Duration> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn took(&self, time: Duration) {
+        let mut shortest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *shortest = Some(shortest.map_or(time, |before| before.min(time)));
+    }
+}
+
 pub(super) struct SshConnection {
     host: String,
     link: Link,
@@ -35,11 +49,10 @@ pub(super) struct SshConnection {
     heard: Instant,
     unanswered: u32,
     given_up: bool,
-    /// The shortest seen; before the first channel only a guess.
-    round_trip: Duration,
-    measured: bool,
-    /// For all connections of the host: the shortest, in microseconds.
-    shortest: Arc<AtomicU64>,
+    /// Of the host, by all its connections.
+    round_trip: Arc<RoundTrip>,
+    /// As long as no channel was opened.
+    guess: Duration,
 }
 
 impl SshConnection {
@@ -47,8 +60,8 @@ impl SshConnection {
         host: String,
         link: Link,
         config: &ClientConfig,
-        round_trip: Duration,
-        shortest: Arc<AtomicU64>,
+        round_trip: Arc<RoundTrip>,
+        guess: Duration,
     ) -> Self {
         if config.server_alive.is_some() {
             // The interval is ours; libssh2 only must not hold a message back.
@@ -62,8 +75,7 @@ impl SshConnection {
             unanswered: 0,
             given_up: false,
             round_trip,
-            measured: false,
-            shortest,
+            guess,
         }
     }
 
@@ -95,7 +107,7 @@ impl SshConnection {
             .map_or(options.idle_timeout, |t| t.min(options.idle_timeout));
         let cancel = &options.cancel;
         let window = |connection: &Self| match options.bulk {
-            true => bulk_window(connection.round_trip),
+            true => bulk_window(connection.round_trip.get().unwrap_or(connection.guess)),
             false => SMALL_WINDOW,
         };
         let guessed = window(self);
@@ -118,14 +130,7 @@ impl SshConnection {
                 session.channel_open("session", window, PACKET_SIZE, None)
             });
         let channel = opened.map_err(start_error)?;
-        let took = asked.elapsed();
-        self.round_trip = match self.measured {
-            true => self.round_trip.min(took),
-            false => took,
-        };
-        self.measured = true;
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.shortest.fetch_min(micros, Ordering::Relaxed);
+        self.round_trip.took(asked.elapsed());
         Ok(channel)
     }
 

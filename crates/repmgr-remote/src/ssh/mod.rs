@@ -9,7 +9,6 @@ mod socket;
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -19,7 +18,7 @@ use repmgr_types::CancelToken;
 use crate::error::ConnectErrorKind as Kind;
 use crate::{ConnectError, Connection, Host};
 
-use self::channel::SshConnection;
+use self::channel::{RoundTrip, SshConnection};
 use self::config::ClientConfig;
 use self::link::Link;
 
@@ -95,8 +94,7 @@ struct Way {
     config: Mutex<Option<Arc<ClientConfig>>>,
     /// Answers of the user, so that each question is asked once and not by each worker.
     answers: Mutex<HashMap<String, String>>,
-    /// The shortest seen, in microseconds.
-    round_trip: Arc<AtomicU64>,
+    round_trip: Arc<RoundTrip>,
 }
 
 impl SshHost {
@@ -134,7 +132,7 @@ impl SshHost {
                 options,
                 config: Mutex::new(None),
                 answers: Mutex::new(HashMap::new()),
-                round_trip: Arc::new(AtomicU64::new(u64::MAX)),
+                round_trip: Arc::default(),
             }),
             ahead: Mutex::default(),
         })
@@ -196,13 +194,13 @@ impl Way {
             hostkey::verify(&link.session, &config, known, prompt, cancel)?;
         }
         let first_answer = auth::log_in(&link, &config, prompt, &self.answers)?;
-        let round_trip = connected_in.unwrap_or(first_answer);
+        let guess = connected_in.unwrap_or(first_answer);
         Ok(SshConnection::new(
             self.destination.clone(),
             link,
             &config,
-            round_trip,
             Arc::clone(&self.round_trip),
+            guess,
         ))
     }
 }
@@ -223,8 +221,7 @@ impl Host for SshHost {
     }
 
     fn round_trip(&self) -> Option<Duration> {
-        let micros = self.way.round_trip.load(Ordering::Relaxed);
-        (micros < u64::MAX).then(|| Duration::from_micros(micros))
+        self.way.round_trip.get()
     }
 
     fn connect_ahead(&self, count: usize) {
