@@ -4,7 +4,7 @@ use std::fs;
 
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
-use repmgr_lab::StopMode;
+use repmgr_lab::{Instance, StopMode};
 use repmgr_tests::{assert_standby, assert_takes_writes, clone, node};
 
 use crate::shared;
@@ -19,6 +19,11 @@ fn clones_without_a_connection_and_with_every_check() {
     assert_takes_writes(shared(), &standby);
 }
 
+fn count(standby: &Instance) -> u64 {
+    let rows = standby.sql("select count(*) from lab_rows").unwrap();
+    rows.parse().unwrap()
+}
+
 /// A file that is shared with the backup, or taken from it, must be as good as one that travelled.
 #[test]
 fn a_rebuilt_standby_is_whole_and_the_backup_is_left_alone() {
@@ -26,11 +31,7 @@ fn a_rebuilt_standby_is_whole_and_the_backup_is_left_alone() {
     clone(shared(), &target, &[]).success();
     let standby = assert_standby(shared(), &target);
     let relation = "select pg_relation_filepath('lab_rows')";
-    let rows: u64 = standby
-        .sql("select count(*) from lab_rows")
-        .unwrap()
-        .parse()
-        .unwrap();
+    let rows = count(&standby);
     let file = standby.sql(relation).unwrap();
     standby.stop(StopMode::Fast).unwrap();
 
@@ -50,11 +51,7 @@ fn a_rebuilt_standby_is_whole_and_the_backup_is_left_alone() {
         .stderr(contains("were here already"));
     let standby = assert_standby(lab, &target);
     // Others may have written more meanwhile.
-    let now: u64 = standby
-        .sql("select count(*) from lab_rows")
-        .unwrap()
-        .parse()
-        .unwrap();
+    let now = count(&standby);
     assert!(now >= rows, "{now} of {rows}");
 }
 

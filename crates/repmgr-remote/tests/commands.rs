@@ -209,9 +209,7 @@ fn a_server_killed_in_mid_stream_is_an_error() {
 fn a_cut_line_is_an_error_at_whatever_moment() {
     let server = Server::start();
     for millis in [0, 1, 5, 20, 60] {
-        let relay = Relay::start(server.port);
-        server.configure(&format!("Host srv\n  Port {}\n  HostKeyAlias k", relay.port));
-        server.known_hosts(&format!("k {}\n", server.public_key("host_ed25519")));
+        let relay = Relay::before(&server, "");
         let mut c = server.connect();
         let process = c
             .start(&sh("head -c 2000000000 /dev/zero"), options(Input::Empty))
@@ -230,12 +228,7 @@ fn a_cut_line_is_an_error_at_whatever_moment() {
 #[test]
 fn a_peer_that_falls_silent_is_noticed_by_signs_of_life() {
     let server = Server::start();
-    let relay = Relay::start(server.port);
-    server.known_hosts(&format!("k {}\n", server.public_key("host_ed25519")));
-    server.configure(&format!(
-        "Host srv\n  Port {}\n  HostKeyAlias k\n  ServerAliveInterval 1\n  ServerAliveCountMax 2",
-        relay.port
-    ));
+    let relay = Relay::before(&server, "  ServerAliveInterval 1\n  ServerAliveCountMax 2");
     let mut c = server.connect();
     // Answers count as life: nothing happens while the server is there.
     assert_eq!(text(&mut *c, &sh("sleep 4; echo alive")), "alive\n");

@@ -549,17 +549,10 @@ fn a_broken_configuration_and_a_missing_client_are_named() {
 
 // Connections made ahead.
 
-fn behind_a_relay(server: &Server) -> Relay {
-    let relay = Relay::start(server.port);
-    server.configure(&format!("Host srv\n  Port {}\n  HostKeyAlias k", relay.port));
-    server.known_hosts(&format!("k {}\n", server.public_key("host_ed25519")));
-    relay
-}
-
 #[test]
 fn connections_made_ahead_are_the_next_ones() {
     let server = Server::start();
-    let relay = behind_a_relay(&server);
+    let relay = Relay::before(&server, "");
     let host = server.host();
     assert_eq!(host.round_trip(), None);
     works(host.connect().unwrap());
@@ -575,7 +568,7 @@ fn connections_made_ahead_are_the_next_ones() {
 #[test]
 fn a_connection_made_ahead_that_broke_is_made_again() {
     let server = Server::start();
-    let relay = behind_a_relay(&server);
+    let relay = Relay::before(&server, "");
     let host = server.host();
     for moment in [0, 300] {
         host.connect_ahead(1);
@@ -595,7 +588,7 @@ fn a_connection_made_ahead_that_broke_is_made_again() {
 #[test]
 fn nothing_is_made_ahead_where_the_user_had_to_answer() {
     let server = Server::start();
-    let relay = behind_a_relay(&server);
+    let relay = Relay::before(&server, "");
     let key = server.path("locked").display().to_string();
     keygen(&["-t", "ed25519", "-N", "secret", "-f", &key]);
     let public = fs::read_to_string(server.path("locked.pub")).unwrap();

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -157,10 +156,7 @@ fn an_error_ends_workers_that_wait_for_a_silent_far_side() {
     // A compressor that passes its first bytes on and then sleeps.
     let script = "#!/bin/sh\n/usr/bin/zstd -1 -q -c | head -c 100000\nexec sleep 100\n";
     bench.scratch.write("bin/zstd", script, 0o755).unwrap();
-    let config = fs::read_to_string(bench.sshd.server_config()).unwrap();
-    let path = format!("SetEnv PATH={} ", bench.scratch.search_path());
-    fs::write(bench.sshd.server_config(), config.replacen("SetEnv ", &path, 1)).unwrap();
-    bench.sshd.restart().unwrap();
+    bench.sshd.set_env("PATH", &bench.scratch.search_path()).unwrap();
     for n in 0..3u64 {
         bench.file(n.to_string(), &content(n, 20_000_000));
     }

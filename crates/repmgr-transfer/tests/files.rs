@@ -10,10 +10,23 @@ use std::time::{Duration, SystemTime};
 use common::{Bench, Disk, Watch, content, options};
 use repmgr_remote::Host;
 use repmgr_transfer::{
-    Codec, Compression, Entry, EntryKind, FileSink, Listing, Options, Progress, Sink, SinkError,
+    Codec, Compression, Entry, EntryKind, FileSink, Listing, Options, Progress, Sink, SinkError, Summary,
     TransferError, list, transfer,
 };
 use repmgr_types::CancelToken;
+
+/// Everything arrives whole.
+#[track_caller]
+fn arrives(bench: &Bench, listing: &Listing, compression: Compression, jobs: usize) -> Summary {
+    let disk = Disk::new(listing);
+    let options = Options {
+        compression,
+        ..options(jobs)
+    };
+    let summary = bench.fetch(listing, &disk, &options).unwrap();
+    disk.assert_whole(&bench.source);
+    summary
+}
 
 #[test]
 fn odd_names_arrive_in_every_compression() {
@@ -54,13 +67,7 @@ fn odd_names_arrive_in_every_compression() {
         (Compression::Gzip, Codec::Gzip),
         (Compression::None, Codec::None),
     ] {
-        let disk = Disk::new(&listing);
-        let options = Options {
-            compression,
-            ..options(2)
-        };
-        let summary = bench.fetch(&listing, &disk, &options).unwrap();
-        disk.assert_whole(&bench.source);
+        let summary = arrives(&bench, &listing, compression, 2);
         assert_eq!(summary.codec, Some(codec));
         assert_eq!(
             (summary.files, summary.bytes),
@@ -88,13 +95,7 @@ fn what_does_not_shrink_is_not_compressed_unless_it_is_asked_for() {
         (Compression::Lz4, Codec::Lz4),
         (Compression::Zstd, Codec::Zstd),
     ] {
-        let disk = Disk::new(&listing);
-        let options = Options {
-            compression,
-            ..options(1)
-        };
-        let summary = bench.fetch(&listing, &disk, &options).unwrap();
-        disk.assert_whole(&bench.source);
+        let summary = arrives(&bench, &listing, compression, 1);
         assert_eq!(summary.codec, Some(codec));
     }
 }
@@ -353,10 +354,7 @@ fn a_compressor_that_is_missing_is_named_and_auto_does_without() {
         let found = found.iter().find(|p| fs::exists(p).unwrap()).unwrap();
         std::os::unix::fs::symlink(found, bin.join(program)).unwrap();
     }
-    let config = fs::read_to_string(bench.sshd.server_config()).unwrap();
-    let config = config.replacen("SetEnv ", &format!("SetEnv PATH={} ", bin.display()), 1);
-    fs::write(bench.sshd.server_config(), config).unwrap();
-    bench.sshd.restart().unwrap();
+    bench.sshd.set_env("PATH", bin.to_str().unwrap()).unwrap();
     for (compression, name) in [
         (Compression::Zstd, "zstd"),
         (Compression::Lz4, "lz4"),

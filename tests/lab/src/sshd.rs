@@ -110,6 +110,17 @@ impl Sshd {
         self.launch()
     }
 
+    /// Sets an environment variable for all sessions; restarts the server. A second value changes nothing.
+    ///
+    /// # Errors
+    /// If the configuration cannot be written, or as [`restart`](Self::restart).
+    pub fn set_env(&self, name: &str, value: &str) -> Result<()> {
+        let config = std::fs::read_to_string(self.server_config())?;
+        let set = format!("SetEnv {name}={value} ");
+        std::fs::write(self.server_config(), config.replacen("SetEnv ", &set, 1))?;
+        self.restart()
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.scratch.join("ssh").join(name)
     }

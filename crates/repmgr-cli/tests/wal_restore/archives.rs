@@ -182,11 +182,9 @@ impl<'a> Key<'a> {
 
     fn new(lab: &'a Lab) -> Self {
         let keyring = lab.scratch().dir("home/.gnupg").unwrap();
-        let server = &lab.sshd().server_config();
-        let config = fs::read_to_string(server).unwrap();
-        let setting = format!("SetEnv GNUPGHOME={} ", keyring.display());
-        fs::write(server, config.replacen("SetEnv ", &setting, 1)).unwrap();
-        lab.sshd().restart().unwrap();
+        lab.sshd()
+            .set_env("GNUPGHOME", keyring.to_str().unwrap())
+            .unwrap();
         let key = Self { lab, keyring };
         let options = [
             "--batch",

@@ -192,7 +192,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A TCP relay in front of the server that can fall silent or hang up.
 pub struct Relay {
-    pub port: u16,
+    port: u16,
     mode: Arc<AtomicU8>,
     accepted: Arc<AtomicUsize>,
 }
@@ -202,7 +202,18 @@ const SILENT: u8 = 1;
 const CUT: u8 = 2;
 
 impl Relay {
-    pub fn start(target: u16) -> Self {
+    /// In front of `server`, whose only way it is for clients from now on; lines in `extra` are added.
+    pub fn before(server: &Server, extra: &str) -> Self {
+        let relay = Self::start(server.port);
+        server.configure(&format!(
+            "Host srv\n  Port {}\n  HostKeyAlias k\n{extra}",
+            relay.port
+        ));
+        server.known_hosts(&format!("k {}\n", server.public_key("host_ed25519")));
+        relay
+    }
+
+    fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mode = Arc::new(AtomicU8::new(FORWARD));
