@@ -16,7 +16,7 @@ use super::report::{self, Row};
 use crate::prepare::{self, Steps};
 
 const LIMIT: Duration = Duration::from_secs(300);
-const NEAR: &str = "barmansrv";
+pub(super) const NEAR: &str = "barmansrv";
 const FAR: &str = "faraway";
 
 #[derive(Args)]
@@ -77,10 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     let mut rows: Vec<Row> = contenders
         .iter()
-        .map(|contender| Row {
-            name: contender.name.clone(),
-            runs: Vec::new(),
-        })
+        .map(|contender| Row::new(&contender.name))
         .collect();
     for round in 0..arguments.rounds {
         steps.begin(&format!("Round {} of {}", round + 1, arguments.rounds));
@@ -88,10 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             // Each begins a round once: who comes after whom must not decide.
             let at = (turn + round as usize) % contenders.len();
             let run = one_run(&lab, &contenders[at], backup)?;
-            println!(
-                "{:6.2} s  {:6.2} s CPU  {:4.0} MiB  {}",
-                run.wall, run.cpu, run.peak, rows[at].name
-            );
+            println!("{run}  {}", rows[at].name);
             rows[at].runs.push(run);
         }
     }
@@ -114,7 +108,7 @@ fn one_run(lab: &Lab, contender: &Contender, backup: Size) -> Result<Run> {
 
 /// Gives the space of a copy back, but not its inodes: ext4 passes over those that were freed in the last
 /// minutes one by one, which made the next contender up to a second slower.
-fn put_away(lab: &Lab, dir: &Path) -> Result<()> {
+pub(super) fn put_away(lab: &Lab, dir: &Path) -> Result<()> {
     const EMPTY: &str = r#"find "$1" -type f -size +0 -print0 | xargs -0 -r truncate -s 0
 mv "$1" "$(mktemp -d "$2/XXXXXX")"
 sync -f "$2""#;
@@ -152,11 +146,11 @@ fn contenders(arguments: &Arguments, lab: &Lab, mut make: Contenders<'_>) -> Res
     all.push(make.ours("repmgr-rs --jobs 1", NEAR, &["--jobs", "1"])?);
     all.push(make.ours("repmgr-rs --compress none", NEAR, &["--compress", "none"])?);
     if !arguments.new_barman {
-        all.push(make.original()?);
+        all.push(make.original(&[])?);
     }
     if arguments.scale == Scale::Normal {
         all.push(make.pg_basebackup()?);
-        all.push(make.pgbackrest()?);
+        all.push(make.pgbackrest(&[])?);
     }
     all.push(make.barman()?);
     all.push(make.tar("ssh, tar and sync (no standby)", NEAR)?);

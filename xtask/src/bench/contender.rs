@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use repmgr_lab::{Lab, check, original_repmgr};
+use repmgr_lab::{Lab, Target, check, original_repmgr};
 
+use super::clone::NEAR;
 use super::data::TABLESPACES;
 
 const LIMIT: Duration = Duration::from_secs(600);
@@ -20,6 +21,8 @@ pub(crate) struct Contender {
     /// Where it puts the copy: `data` in it, and `tablespaces`.
     pub(crate) dir: PathBuf,
     pub(crate) command: Vec<OsString>,
+    /// Where a standby comes out, the place to start it.
+    pub(crate) target: Option<Target>,
 }
 
 /// Makes contenders for one lab.
@@ -72,7 +75,7 @@ impl<'a> Contenders<'a> {
         );
         let target = self.lab.target(id, &settings)?;
         let port = self.lab.primary().port().to_string();
-        let mut command = vec![program.into(), "-f".into(), target.conf.into()];
+        let mut command = vec![program.into(), "-f".into(), target.conf.clone().into()];
         command.extend(words([
             "-h",
             "127.0.0.1",
@@ -88,6 +91,7 @@ impl<'a> Contenders<'a> {
             name: name.to_owned(),
             dir,
             command,
+            target: Some(target),
         })
     }
 
@@ -98,10 +102,11 @@ impl<'a> Contenders<'a> {
     }
 
     /// The original, from the Debian package.
-    pub(crate) fn original(&mut self) -> Result<Contender> {
+    pub(crate) fn original(&mut self, more: &[&str]) -> Result<Contender> {
         let program = original_repmgr().context("the package repmgr has no program")?;
         let version = version(self.lab, &program, &["--version"])?;
-        self.repmgr(&format!("original {version}"), &program, "barmansrv", &[])
+        let name = [&["original", &version], more].concat().join(" ");
+        self.repmgr(&name, &program, NEAR, more)
     }
 
     /// `pg_basebackup` from the primary, over TCP without TLS.
@@ -127,11 +132,12 @@ impl<'a> Contenders<'a> {
             name: format!("{version} from the primary, TCP"),
             dir,
             command,
+            target: None,
         })
     }
 
     /// `pgbackrest restore` from an lz4 repository over ssh; takes the backup first.
-    pub(crate) fn pgbackrest(&mut self) -> Result<Contender> {
+    pub(crate) fn pgbackrest(&mut self, more: &[&str]) -> Result<Contender> {
         let (lab, scratch) = (self.lab, self.lab.scratch());
         for dir in ["repo", "log", "lock", "spool"] {
             scratch.dir(Path::new("pgbackrest").join(dir))?;
@@ -157,7 +163,7 @@ impl<'a> Contenders<'a> {
         let user = &scratch.account().name;
         let ssh = scratch.join("bin/ssh").display().to_string();
         let client = format!(
-            "[global]\n{common}repo1-host=barmansrv\nrepo1-host-user={user}\nrepo1-host-config={}\ncmd-ssh={ssh}\n",
+            "[global]\n{common}repo1-host={NEAR}\nrepo1-host-user={user}\nrepo1-host-config={}\ncmd-ssh={ssh}\n",
             server.display()
         );
         let client = scratch.write("pgbackrest/client.conf", &client, 0o600)?;
@@ -168,12 +174,15 @@ impl<'a> Contenders<'a> {
         for (name, (_, new)) in TABLESPACES.iter().zip(self.tablespaces(&target)) {
             command.push(format!("--tablespace-map={name}={new}").into());
         }
+        command.extend(more.iter().map(OsString::from));
         command.push("restore".into());
         let version = version(lab, Path::new("pgbackrest"), &["version"])?;
+        let restore = [&["restore"], more].concat().join(" ");
         Ok(Contender {
-            name: format!("{version} restore, lz4 over ssh, 2 processes"),
+            name: format!("{version} {restore}, lz4 over ssh, 2 processes"),
             dir: target,
             command,
+            target: None,
         })
     }
 
@@ -195,7 +204,35 @@ impl<'a> Contenders<'a> {
             name: format!("Barman {version} recover, 2 jobs"),
             dir,
             command,
+            target: None,
         })
+    }
+
+    /// The files of the backup by rsync, and then to disk. Not a standby.
+    pub(crate) fn rsync(&mut self, more: &[&str]) -> Result<Contender> {
+        const SCRIPT: &str = r#"set -e
+to=$1 from=$2
+shift 2
+rsync -a --delete --inplace "$@" "$from/" "$to"
+sync -f "$to""#;
+        let (_, dir) = self.place()?;
+        let backup = self.backup()?;
+        let from = format!("{NEAR}:{}", backup.display());
+        let mut command: Vec<OsString> = words(["bash", "-c", SCRIPT, "bash"]).collect();
+        command.extend([dir.clone().into(), from.into()]);
+        command.extend(more.iter().map(OsString::from));
+        let name = [&["rsync"], more].concat().join(" ");
+        Ok(Contender {
+            name: format!("{name} over ssh, and sync (no standby)"),
+            dir,
+            command,
+            target: None,
+        })
+    }
+
+    fn backup(&self) -> Result<PathBuf> {
+        let barman = self.lab.barman();
+        Ok(barman.backup_dir(self.lab.server(), self.lab.backup_id()?))
     }
 
     /// The least there is: tar through ssh, and then to disk. Not a standby.
@@ -204,10 +241,7 @@ impl<'a> Contenders<'a> {
 ssh -c aes128-gcm@openssh.com "$1" "tar -C $2 -cf - ." | tar -C "$3" -xf -
 sync -f "$3""#;
         let (_, dir) = self.place()?;
-        let backup = self
-            .lab
-            .barman()
-            .backup_dir(self.lab.server(), self.lab.backup_id()?);
+        let backup = self.backup()?;
         let mut command: Vec<OsString> =
             words(["bash", "-o", "pipefail", "-c", SCRIPT, "bash", host]).collect();
         command.extend([backup.into(), dir.clone().into()]);
@@ -215,6 +249,7 @@ sync -f "$3""#;
             name: name.to_owned(),
             dir,
             command,
+            target: None,
         })
     }
 }

@@ -134,24 +134,30 @@ pub(crate) struct Size {
 pub(crate) fn size_of(dir: &Path, read: bool) -> Result<Size> {
     let mut size = Size::default();
     let mut buffer = vec![0; 1 << 20];
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).with_context(|| format!("no \"{}\"", dir.display()))? {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                dirs.push(entry.path());
-            } else if kind.is_file() {
-                size.files += 1;
-                size.bytes += entry.metadata()?.len();
-                if read {
-                    let mut file = File::open(entry.path())?;
-                    while file.read(&mut buffer)? > 0 {}
-                }
-            }
+    walk(dir, &mut |path, bytes| {
+        size.files += 1;
+        size.bytes += bytes;
+        if read {
+            let mut file = File::open(path)?;
+            while file.read(&mut buffer)? > 0 {}
+        }
+        Ok(())
+    })?;
+    Ok(size)
+}
+
+/// Shows all regular files below a directory with their sizes, links not followed.
+pub(crate) fn walk(dir: &Path, show: &mut dyn FnMut(&Path, u64) -> Result<()>) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("no \"{}\"", dir.display()))? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            walk(&entry.path(), show)?;
+        } else if kind.is_file() {
+            show(&entry.path(), entry.metadata()?.len())?;
         }
     }
-    Ok(size)
+    Ok(())
 }
 
 /// That a copy has about as much as the backup: no way may be fast by leaving things out.

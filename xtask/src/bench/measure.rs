@@ -1,8 +1,8 @@
 //! How long a command takes, and what it costs.
 
 use std::ffi::OsString;
-use std::fs;
 use std::time::Duration;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result};
 use repmgr_lab::{Lab, check};
@@ -17,6 +17,13 @@ pub(crate) struct Run {
     pub(crate) cpu: f64,
     /// The largest resident size in MiB that any one of these processes had.
     pub(crate) peak: f64,
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { wall, cpu, peak } = self;
+        write!(f, "{wall:6.2} s  {cpu:6.2} s CPU  {peak:4.0} MiB")
+    }
 }
 
 /// Runs a command of the lab to its successful end. GNU time measures: what the kernel adds up for a

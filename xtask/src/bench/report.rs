@@ -17,6 +17,13 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            runs: Vec::new(),
+        }
+    }
+
     fn sorted(&self, figure: fn(&Run) -> f64) -> Vec<f64> {
         let mut all: Vec<f64> = self.runs.iter().map(figure).collect();
         all.sort_by(f64::total_cmp);
