@@ -1,13 +1,13 @@
 //! `-F --delta`: a stopped instance is rebuilt, and only what differs is fetched.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use predicates::str::contains;
 use repmgr_lab::{
     BackupMethod, BarmanVersion, Lab, PrimaryOptions, ServerOptions, StopMode, Tablespace, Target,
 };
-use repmgr_tests::{assert_standby, clone, node, output};
+use repmgr_tests::{assert_cannot_start, assert_standby, clone, node, output};
 
 use crate::shared;
 
@@ -21,15 +21,26 @@ fn used(lab: &Lab, settings: &[(&str, &str)], mode: StopMode) -> Target {
     target
 }
 
-/// How many files need no fetching, as the clone says.
+/// How many files were here in full, as the clone says in the end.
 fn reused(said: &str) -> u64 {
-    let line = said
-        .lines()
-        .find(|line| line.contains("are here already and need not"))
-        .unwrap_or_default();
-    line.split_whitespace()
-        .find_map(|word| word.parse().ok())
-        .unwrap_or(0)
+    let (_, rest) = said.split_once("were here already, ").unwrap_or_default();
+    rest.split(' ').find_map(|word| word.parse().ok()).unwrap_or(0)
+}
+
+/// A figure of the summary for programs.
+fn figure(outcome: &assert_cmd::assert::Assert, name: &str) -> u64 {
+    let stdout = String::from_utf8_lossy(&outcome.get_output().stdout).into_owned();
+    let (_, rest) = stdout
+        .rsplit_once(&format!("\"{name}\":"))
+        .unwrap_or_else(|| panic!("no {name} in {stdout}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+/// The file of the lab's table, relative to the data directory.
+fn relation(lab: &Lab) -> String {
+    let sql = "select pg_relation_filepath('lab_rows')";
+    lab.primary().sql(sql).unwrap()
 }
 
 fn put(lab: &Lab, dir: &Path, name: &str) {
@@ -80,11 +91,85 @@ fn a_rebuilt_standby_fetches_little_and_keeps_nothing_that_is_not_in_the_backup(
 fn after_a_crash_times_say_nothing_and_checksums_do() {
     let lab = shared();
     let target = used(lab, &[], StopMode::Immediate);
-    let quick = output(&clone(lab, &target, &["-F", "--delta", "--dry-run"]).success());
-    assert!(quick.contains("not shut down in an orderly way"), "{quick}");
-    let said = output(&clone(lab, &target, &["-F", "--delta=checksum"]).success());
-    assert!(reused(&said) > 500, "{said}");
+    // The crash lost a page, and the time of the file is that of the backup.
+    let lost = target.data_dir.join(relation(lab));
+    let time = fs::metadata(&lost).unwrap().modified().unwrap();
+    let right = fs::read(&lost).unwrap();
+    let mut wrong = right.clone();
+    wrong[100..200].fill(0x55);
+    fs::write(&lost, wrong).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&lost)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    let said = output(&clone(lab, &target, &["-F", "--delta"]).success());
+    assert!(said.contains("block by block") && reused(&said) > 500, "{said}");
     drop(assert_standby(lab, &target));
+}
+
+#[test]
+fn of_files_that_differ_only_the_blocks_that_do_travel() {
+    let lab = lab_of(60_000);
+    let target = used(&lab, &[], StopMode::Fast);
+    let (here, stored) = (target.data_dir.join(relation(&lab)), stored(&lab));
+    let size = spoil(&here, 100);
+    assert!(size > 4_000_000, "{size}");
+    for delta in ["--delta", "--delta=checksum"] {
+        spoil(&here, 100);
+        let done = clone(&lab, &target, &["-F", delta, "--output=json"]).success();
+        let (moved, kept) = (figure(&done, "wire_bytes"), figure(&done, "reused_bytes"));
+        assert!(kept > size, "{kept} {}", output(&done));
+        // One page of a hundred, and what the standby wrote while it ran.
+        assert!(moved < size / 4, "{moved} of {size}: {}", output(&done));
+        assert!(fs::read(&here).unwrap() == fs::read(&stored).unwrap(), "{delta}");
+    }
+    drop(assert_standby(&lab, &target));
+}
+
+/// What did not travel is judged as what did.
+#[test]
+fn damage_that_the_backup_and_the_standby_share_is_noticed() {
+    let lab = lab_of(10_000);
+    let target = used(&lab, &[], StopMode::Fast);
+    let stored = stored(&lab);
+    spoil(&stored, 50);
+    fs::copy(&stored, target.data_dir.join(relation(&lab))).unwrap();
+    let done = clone(&lab, &target, &["-F", "--delta=checksum"])
+        .code(14)
+        .stderr(contains("damaged pages: block 0"));
+    assert!(!output(&done).contains("complete"));
+    assert_cannot_start(&lab, &target);
+    // Nor does it count the second time.
+    clone(&lab, &target, &["-F", "--delta=checksum"])
+        .code(14)
+        .stderr(contains("damaged pages: block 0"));
+}
+
+fn lab_of(rows: u32) -> Lab {
+    let options = PrimaryOptions {
+        rows,
+        checksums: true,
+        ..PrimaryOptions::default()
+    };
+    Lab::builder().primary(options).build().unwrap()
+}
+
+/// The file of the lab's table in the backup.
+fn stored(lab: &Lab) -> PathBuf {
+    let backup = lab.barman().backup_dir(lab.server(), lab.backup_id().unwrap());
+    backup.join("data").join(relation(lab))
+}
+
+/// Changes a bit of every page of so many; the file's size.
+fn spoil(path: &Path, of: usize) -> u64 {
+    let mut bytes = fs::read(path).unwrap();
+    for page in bytes.chunks_mut(8192).step_by(of) {
+        page[4000] ^= 1;
+    }
+    fs::write(path, &bytes).unwrap();
+    bytes.len() as u64
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
-use repmgr_lab::{Lab, PrimaryOptions, Target};
+use repmgr_lab::{Lab, PrimaryOptions, StopMode, Target};
 use repmgr_tests::{Relay, Running, assert_cannot_start, assert_standby, clone, node, output};
 
 /// A lab with more data, whose sshd a test may kill; the next test finds it running.
@@ -154,6 +154,41 @@ fn killed_at_many_moments_a_clone_still_completes() {
     }
     if !target.data_dir.join("global/pg_control").exists() {
         clone(&bench.lab, &target, &[]).success();
+    }
+    drop(assert_standby(&bench.lab, &target));
+}
+
+/// A file that is brought up to date in its place is neither the old nor the new one meanwhile.
+#[test]
+fn killed_at_many_moments_a_rebuilding_still_completes() {
+    let bench = bench();
+    let target = bench.slow_node();
+    clone(&bench.lab, &target, &[]).success();
+    let standby = assert_standby(&bench.lab, &target);
+    let relation = standby.sql("select pg_relation_filepath('lab_rows')").unwrap();
+    standby.stop(StopMode::Fast).unwrap();
+    let path = target.data_dir.join(relation);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte = !*byte);
+    std::fs::write(&path, bytes).unwrap();
+    let command = ["-F", "--delta"];
+    let mut killed = 0;
+    for milliseconds in [50, 200, 600, 900, 1200, 1500] {
+        let mut running = Running::clone(&bench.lab, &target, &command).unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        // It may have been faster.
+        if running.signal("KILL").is_err() || running.wait().unwrap().success() {
+            break;
+        }
+        let said = running.said().unwrap();
+        if said.contains("retrieving backup") {
+            assert_cannot_start(&bench.lab, &target);
+            killed += 1;
+        }
+    }
+    assert!(killed > 0);
+    if !target.data_dir.join("global/pg_control").exists() {
+        clone(&bench.lab, &target, &command).success();
     }
     drop(assert_standby(&bench.lab, &target));
 }

@@ -143,8 +143,9 @@ pub(crate) struct Args {
     /// [default: latest]
     #[arg(long, value_name = "BACKUP", help_heading = OURS)]
     pub(crate) backup_id: Option<String>,
-    /// With -F over a stopped instance: fetch only files that differ, by the backup's manifest;
-    /// without one by size and time (quick, the default) or by checksums on both sides (checksum)
+    /// With -F over a stopped instance: fetch only what differs. Files that are right are known by the
+    /// backup's manifest, or without one by size and time (quick, the default); all others are compared
+    /// block by block, and with "checksum" those that look right too
     #[arg(
         long, value_name = "quick|checksum", num_args = 0..=1, require_equals = true,
         default_missing_value = "quick", help_heading = OURS

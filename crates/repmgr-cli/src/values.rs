@@ -75,7 +75,7 @@ impl Values {
             .unwrap_or_default(),
             delta: take(&args.delta, &mut errors, |text| match text {
                 "quick" => Ok(Delta::Quick),
-                "checksum" | "checksums" => Ok(Delta::Checksums),
+                "checksum" | "checksums" => Ok(Delta::Checksum),
                 _ => Err(one_of("--delta", text, "quick, checksum")),
             }),
             output: take(&args.output, &mut errors, |text| match text {

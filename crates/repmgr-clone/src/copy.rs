@@ -1,13 +1,16 @@
 //! Files that lie in the backup as they were, into the data directory and its tablespaces.
 
 use std::fs::File;
+use std::io::Read;
 use std::num::NonZero;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use repmgr_barman::Hold;
 use repmgr_datadir::{Existing, FileSpec, Tree, TreeError, TreeFile};
 use repmgr_transfer::{
-    Codec, Compression, EntryKind, FileSink, Options, Progress as TransferProgress, Sink, SinkError, transfer,
+    Codec, Compression, EntryKind, FileSink, OldFiles, Options, Progress as TransferProgress, Revision, Sink,
+    SinkError, transfer,
 };
 
 use crate::barman::{Files, ServerParameters, as_path};
@@ -15,7 +18,7 @@ use crate::judge::{Case, Judge};
 use crate::request::BarmanSource;
 use crate::reuse::Reused;
 use crate::watch::watched;
-use crate::{CloneError, Context, CopySummary, Progress};
+use crate::{CloneError, Context, CopySummary, Event, Progress};
 
 /// Where the files go, in the order of the listings.
 pub(crate) struct Trees<'a> {
@@ -80,6 +83,7 @@ impl Copy<'_> {
                 files: self.files,
                 trees: self.trees,
                 judge: &judge,
+                reused: self.reused,
             };
             let wanted = |source: usize, index: usize| !self.reused.has(source, index);
             let options = wire_options(self.barman, context);
@@ -89,11 +93,18 @@ impl Copy<'_> {
             })?
         };
         judge.conclude(context)?;
+        if moved.without_python {
+            context.observer.event(Event::Warning {
+                text: "files that differ were fetched whole, not by blocks".to_owned(),
+                detail: Some(format!("there is no python3 on \"{}\"", self.barman.host.name())),
+                hint: None,
+            });
+        }
         Ok(CopySummary {
             files: self.files.total_files(),
             bytes: self.files.total_size(),
-            reused_files: self.reused.files,
-            reused_bytes: self.reused.bytes,
+            reused_files: self.reused.files + moved.kept_files,
+            reused_bytes: self.reused.bytes + moved.kept_bytes,
             wire_bytes: moved.wire_bytes,
             elapsed: started.elapsed(),
             verified: self.parameters.verified_by(),
@@ -130,23 +141,36 @@ struct Receiver<'a> {
     files: &'a Files,
     trees: &'a Trees<'a>,
     judge: &'a Judge<'a>,
+    reused: &'a Reused,
 }
 
-impl Sink for Receiver<'_> {
-    fn create(&self, source: usize, index: usize) -> Result<Box<dyn FileSink + '_>, SinkError> {
+impl Receiver<'_> {
+    /// Its time is set when it is confirmed; until then it says that it is not.
+    fn begin<'s>(
+        &'s self,
+        source: usize,
+        index: usize,
+        open: impl FnOnce(&Tree, &Path, FileSpec) -> Result<TreeFile, TreeError>,
+    ) -> Result<ReceivedFile<'s>, TreeError> {
         let entry = self.files.listings[source].get(index);
-        // Its time is set when it is confirmed; until then it says that it is not.
         let spec = FileSpec {
             size: Some(entry.size),
             mode: entry.mode,
             modified: None,
             existing: Existing::Replace,
         };
-        Ok(Box::new(ReceivedFile {
-            file: self.trees.get(source).create_file(as_path(entry.path), spec)?,
+        Ok(ReceivedFile {
+            file: open(self.trees.get(source), as_path(entry.path), spec)?,
             case: self.judge.begin(self.files.manifest_path(source, entry.path)),
             judge: self.judge,
-        }))
+        })
+    }
+}
+
+impl Sink for Receiver<'_> {
+    fn create(&self, source: usize, index: usize) -> Result<Box<dyn FileSink + '_>, SinkError> {
+        let file = self.begin(source, index, |tree, path, spec| tree.create_file(path, spec))?;
+        Ok(Box::new(file))
     }
 
     /// A damaged file keeps the time of its arrival, so that no later run takes it for a good one.
@@ -159,6 +183,27 @@ impl Sink for Receiver<'_> {
             }
         }
         Ok(())
+    }
+
+    fn old_files(&self) -> Option<&dyn OldFiles> {
+        Some(self)
+    }
+}
+
+impl OldFiles for Receiver<'_> {
+    fn has(&self, source: usize, index: usize) -> bool {
+        self.reused.is_old(source, index)
+    }
+
+    fn open(&self, source: usize, index: usize) -> Result<Option<Box<dyn Read + '_>>, SinkError> {
+        let entry = self.files.listings[source].get(index);
+        let file = self.trees.get(source).open_revisable(as_path(entry.path))?;
+        Ok(file.map(|file| Box::new(file) as _))
+    }
+
+    fn revise(&self, source: usize, index: usize) -> Result<Box<dyn Revision + '_>, SinkError> {
+        let file = self.begin(source, index, |tree, path, spec| tree.revise_file(path, spec))?;
+        Ok(Box::new(file))
     }
 }
 
@@ -186,5 +231,16 @@ impl FileSink for ReceivedFile<'_> {
     fn finish(self: Box<Self>) -> Result<(), SinkError> {
         self.judge.end(self.case);
         Ok(self.file.finish()?)
+    }
+}
+
+impl Revision for ReceivedFile<'_> {
+    fn keep(&mut self, length: u64) -> Result<(), SinkError> {
+        let Self { file, case, .. } = self;
+        match case.looks_at_bytes() {
+            true => file.keep(length, &mut |bytes| case.update(bytes))?,
+            false => file.skip(length)?,
+        }
+        Ok(())
     }
 }

@@ -156,6 +156,10 @@ pub enum Event {
         files: u64,
         /// Their bytes.
         bytes: u64,
+        /// Files of which only the blocks that differ will be fetched, if the far side can tell.
+        old_files: u64,
+        /// Their bytes.
+        old_bytes: u64,
     },
     /// Old content is erased (`-F`).
     Erasing {
@@ -438,13 +442,27 @@ impl Event {
                 Level::Notice,
                 "continuing an interrupted clone of the same backup".to_owned(),
             ),
-            Self::Reusing { files, bytes } => (
-                Level::Info,
-                format!(
-                    "{files} files ({}) are here already and need not be fetched",
-                    ByteSize(*bytes)
-                ),
-            ),
+            Self::Reusing {
+                files,
+                bytes,
+                old_files,
+                old_bytes,
+            } => {
+                return Some(Message {
+                    level: Level::Info,
+                    text: format!(
+                        "{files} files ({}) are here already and need not be fetched",
+                        ByteSize(*bytes)
+                    ),
+                    detail: (*old_files > 0).then(|| {
+                        format!(
+                            "{old_files} others ({}) are compared with those of the backup block by block",
+                            ByteSize(*old_bytes)
+                        )
+                    }),
+                    hint: None,
+                });
+            }
             Self::Erasing { path } => (
                 Level::Notice,
                 format!("erasing the old content of directory \"{}\"", path.display()),
@@ -562,7 +580,8 @@ impl fmt::Display for CopySummary {
             self.files,
             ByteSize(self.bytes)
         )?;
-        if seconds > 0.1 {
+        // Of little that was fetched, the time says nothing.
+        if seconds > 0.1 && self.reused_bytes <= self.bytes / 2 {
             let fetched = (self.bytes - self.reused_bytes.min(self.bytes)) as f64;
             write!(f, " ({}/s)", ByteSize((fetched / seconds) as u64))?;
         }
@@ -576,12 +595,12 @@ impl fmt::Display for CopySummary {
                 self.jobs
             )?;
         }
-        if self.reused_files > 0 {
+        if self.reused_bytes > 0 {
             write!(
                 f,
-                "; {} files ({}) were here already",
-                self.reused_files,
-                ByteSize(self.reused_bytes)
+                "; {} were here already, {} files in full",
+                ByteSize(self.reused_bytes),
+                self.reused_files
             )?;
         }
         if self.retries > 0 {

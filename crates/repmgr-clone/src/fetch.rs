@@ -42,11 +42,14 @@ impl Fetch<'_> {
         let judge = Judge::new(parameters, &stored.backup, barman.transfer.accept_damage);
         let (control, summary) = match &stored.content {
             Content::Files(files) => {
-                let reused = Reused::find(rule, barman, files, parameters, trees, context)?;
+                let reused = Reused::find(rule, files, parameters, trees, context)?;
                 if rule != Rule::Nothing {
+                    let compared = !barman.host.is_local();
                     context.observer.event(Event::Reusing {
                         files: reused.files,
                         bytes: reused.bytes,
+                        old_files: if compared { reused.old_files } else { 0 },
+                        old_bytes: if compared { reused.old_bytes } else { 0 },
                     });
                 }
                 let copy = Copy {

@@ -147,6 +147,11 @@ impl<'a> Judge<'a> {
 }
 
 impl Case {
+    /// Whether its bytes make a difference.
+    pub(crate) fn looks_at_bytes(&self) -> bool {
+        self.recorded.is_some() || self.pages.is_some()
+    }
+
     /// The next bytes of it.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         if let Some(recorded) = &mut self.recorded {

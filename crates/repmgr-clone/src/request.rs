@@ -46,11 +46,12 @@ pub struct CloneRequest {
 /// How files of the instance that is replaced are held against those of the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delta {
-    /// By the checksums of the backup's manifest; without one by size and time, as they were set when the
-    /// instance was cloned, and only if it was shut down in an orderly way.
+    /// Files that are right are known by the checksums of the backup's manifest; without one by size and
+    /// time, as they were set when the instance was cloned, and only if it was shut down in an orderly way.
+    /// All others are compared block by block.
     Quick,
-    /// By the checksums of the manifest; without one by checksums computed on both sides.
-    Checksums,
+    /// All files are compared block by block, by SHA-256.
+    Checksum,
 }
 
 /// The replication configuration of an instance that is there already, and stays.

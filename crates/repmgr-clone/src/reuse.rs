@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
 use repmgr_datadir::{Kind, TargetState, Tree, TreeError};
-use repmgr_transfer::{EntryKind, Listing, TransferError, digests};
+use repmgr_transfer::{EntryKind, Listing};
 use repmgr_verify::{Checksum, ChecksumAlgorithm, FileDigest};
 
 use crate::barman::{BackupSource, Content, Files, ServerParameters, as_path};
-use crate::copy::{Trees, wire_options};
+use crate::copy::Trees;
 use crate::node::Cluster;
-use crate::request::{BarmanSource, Delta};
+use crate::request::Delta;
 use crate::{CloneError, CloneRequest, Context, Event};
 
 /// By what a file here counts as that of the backup.
@@ -28,8 +28,8 @@ pub(crate) enum Rule {
     SizeAndTime,
     /// Size, and the checksum in the backup's manifest.
     Manifest,
-    /// Size, and checksums computed on both sides.
-    Checksums,
+    /// No file by itself: all are compared with the backup's block by block.
+    Blocks,
 }
 
 impl Rule {
@@ -39,7 +39,7 @@ impl Rule {
             Self::Nothing => "nothing",
             Self::SizeAndTime => "size and time",
             Self::Manifest => "manifest",
-            Self::Checksums => "checksums",
+            Self::Blocks => "blocks",
         }
     }
 }
@@ -69,8 +69,10 @@ pub(crate) fn delta_rule(
         return useless("the backup is made of tar files, which can only be fetched whole");
     }
     let by_content = match (delta, &parameters.manifest) {
-        (_, Some(manifest)) if manifest.iter().all(|entry| entry.checksum.is_some()) => Some(Rule::Manifest),
-        (Delta::Checksums, _) => Some(Rule::Checksums),
+        (Delta::Checksum, _) => Some(Rule::Blocks),
+        (Delta::Quick, Some(manifest)) if manifest.iter().all(|entry| entry.checksum.is_some()) => {
+            Some(Rule::Manifest)
+        }
         (Delta::Quick, _) => None,
     };
     match target {
@@ -80,113 +82,145 @@ pub(crate) fn delta_rule(
             }
             Some(_) if by_content.is_some() => by_content,
             Some(control) if control.shut_down => Some(Rule::SizeAndTime),
-            Some(_) => useless(
-                "the instance was not shut down in an orderly way, so that the times of its files say nothing; \
-                 --delta=checksum compares their content",
-            ),
+            // It crashed: what was written last may be lost, and the times of files say nothing.
+            Some(_) => Some(Rule::Blocks),
             None => useless("its control file is missing or damaged"),
         },
         // A rebuilding that was interrupted goes on as it began; the marker says by which rule.
-        TargetState::Unfinished { .. } => Some(by_content.unwrap_or(Rule::SizeAndTime)),
+        TargetState::Unfinished { marker } => {
+            let begun_by_blocks = marker
+                .as_ref()
+                .is_some_and(|marker| marker.identity["delta"] == Rule::Blocks.name());
+            Some(by_content.unwrap_or(match begun_by_blocks {
+                true => Rule::Blocks,
+                false => Rule::SizeAndTime,
+            }))
+        }
         _ => None,
     }
 }
 
-/// Files that are here already and right, by listing and index.
+/// What is here of the backup's files, by listing and index.
 pub(crate) struct Reused {
-    bits: Vec<Vec<bool>>,
+    state: Vec<Vec<Here>>,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
+    /// Those that are worth to be compared.
+    pub(crate) old_files: u64,
+    pub(crate) old_bytes: u64,
+}
+
+/// What is here of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Here {
+    Nothing,
+    /// Something that may be right in parts.
+    Old,
+    Right,
 }
 
 impl Reused {
-    /// Nothing is here.
-    pub(crate) fn nothing() -> Self {
-        Self {
-            bits: Vec::new(),
-            files: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Looks for files of the backup that are here and right by `rule`.
+    /// Looks for files of the backup that are here, and which of them are right by `rule`.
     pub(crate) fn find(
         rule: Rule,
-        barman: &BarmanSource,
         files: &Files,
         parameters: &ServerParameters,
         trees: &Trees<'_>,
         context: &Context<'_>,
     ) -> Result<Self, CloneError> {
-        let mut reused = Self::nothing();
+        let mut reused = Self {
+            state: Vec::new(),
+            files: 0,
+            bytes: 0,
+            old_files: 0,
+            old_bytes: 0,
+        };
         if rule == Rule::Nothing {
             return Ok(reused);
         }
         for (n, listing) in files.listings.iter().enumerate() {
-            let same_size = of_same_size(listing, trees.get(n), rule == Rule::SizeAndTime)?;
-            let look = Look {
-                listing,
-                tree: trees.get(n),
-                candidates: &same_size,
-                next: AtomicUsize::new(0),
-                context,
-            };
+            let tree = trees.get(n);
+            let (mut state, same_size) = look_at(listing, tree, rule == Rule::SizeAndTime)?;
             let right = match rule {
-                Rule::Nothing => Vec::new(),
-                Rule::SizeAndTime => same_size.clone(),
-                Rule::Manifest => look.by(|index| {
-                    let path = files.manifest_path(n, listing.get(index).path);
-                    let entry = parameters
-                        .manifest
-                        .as_ref()
-                        .and_then(|manifest| manifest.get(&path));
-                    entry.and_then(|entry| entry.checksum)
-                })?,
-                Rule::Checksums => {
-                    let theirs = look.theirs(barman)?;
-                    look.by(|index| theirs.get(&index).copied())?
+                Rule::Nothing | Rule::Blocks => Vec::new(),
+                Rule::SizeAndTime => same_size,
+                Rule::Manifest => {
+                    let look = Look {
+                        listing,
+                        tree,
+                        candidates: &same_size,
+                        next: AtomicUsize::new(0),
+                        context,
+                    };
+                    look.by(|index| {
+                        let path = files.manifest_path(n, listing.get(index).path);
+                        let entry = parameters
+                            .manifest
+                            .as_ref()
+                            .and_then(|manifest| manifest.get(&path));
+                        entry.and_then(|entry| entry.checksum)
+                    })?
                 }
             };
-            let mut bits = vec![false; listing.len()];
             for index in right {
                 let entry = listing.get(index);
-                bits[index] = true;
+                state[index] = Here::Right;
                 reused.files += 1;
                 reused.bytes += entry.size;
                 if rule != Rule::SizeAndTime {
                     // From now on its time says so, too.
-                    trees.get(n).set_modified(as_path(entry.path), entry.modified)?;
+                    tree.set_modified(as_path(entry.path), entry.modified)?;
                 }
             }
-            reused.bits.push(bits);
+            for (_, entry) in state
+                .iter()
+                .zip(listing.iter())
+                .filter(|(here, _)| **here == Here::Old)
+            {
+                reused.old_files += 1;
+                reused.old_bytes += entry.size;
+            }
+            reused.state.push(state);
         }
         Ok(reused)
     }
 
+    /// Whether a file need not be fetched.
     pub(crate) fn has(&self, source: usize, index: usize) -> bool {
-        self.bits.get(source).is_some_and(|bits| bits[index])
+        self.is(Here::Right, source, index)
+    }
+
+    /// Whether a file is worth to be compared.
+    pub(crate) fn is_old(&self, source: usize, index: usize) -> bool {
+        self.is(Here::Old, source, index)
+    }
+
+    fn is(&self, state: Here, source: usize, index: usize) -> bool {
+        self.state
+            .get(source)
+            .is_some_and(|listing| listing[index] == state)
     }
 }
 
-/// Files that may be right, as far as it costs nothing to see.
-fn of_same_size(listing: &Listing, tree: &Tree, and_time: bool) -> Result<Vec<usize>, TreeError> {
-    let mut found = Vec::new();
-    for (index, entry) in listing
-        .iter()
-        .enumerate()
-        .filter(|(_, entry)| entry.kind == EntryKind::File)
-    {
-        let here = tree.metadata(as_path(entry.path))?;
-        let fits = here.is_some_and(|here| {
-            here.kind == Kind::File
-                && here.size == entry.size
-                && (!and_time || here.modified == entry.modified)
-        });
-        if fits {
-            found.push(index);
+/// What is here of each file, as far as it costs nothing to see; and those that may be right.
+fn look_at(listing: &Listing, tree: &Tree, and_time: bool) -> Result<(Vec<Here>, Vec<usize>), TreeError> {
+    let (mut state, mut same_size) = (vec![Here::Nothing; listing.len()], Vec::new());
+    for (index, entry) in listing.iter().enumerate() {
+        if entry.kind != EntryKind::File {
+            continue;
+        }
+        let Some(here) = tree.metadata(as_path(entry.path))? else {
+            continue;
+        };
+        if here.kind == Kind::File && here.size > 0 {
+            state[index] = Here::Old;
+        }
+        let same_time = !and_time || here.modified == entry.modified;
+        if here.kind == Kind::File && here.size == entry.size && same_time {
+            same_size.push(index);
         }
     }
-    Ok(found)
+    Ok((state, same_size))
 }
 
 /// Candidates of one listing, looked at by several threads.
@@ -246,40 +280,6 @@ impl Look<'_> {
                 }
             }
         }
-    }
-
-    /// The checksums of the candidates in the backup.
-    fn theirs(&self, barman: &BarmanSource) -> Result<HashMap<usize, Checksum>, CloneError> {
-        let options = wire_options(barman, self.context);
-        let share = self.candidates.len().div_ceil(options.jobs.get()).max(1);
-        let ask = |indexes: &[usize]| -> Result<Vec<(usize, Checksum)>, CloneError> {
-            let mut connection = barman.host.connect().map_err(|source| {
-                CloneError::Transfer(TransferError::Connect {
-                    attempts: 1,
-                    source: Box::new(source),
-                })
-            })?;
-            let found = digests(
-                &mut *connection,
-                self.listing,
-                indexes,
-                options.idle_timeout,
-                self.context.cancel,
-            )?;
-            let checksums = indexes.iter().zip(&found).filter_map(|(index, raw)| {
-                let checksum = Checksum::new(ChecksumAlgorithm::Sha256, raw)?;
-                Some((*index, checksum))
-            });
-            Ok(checksums.collect())
-        };
-        thread::scope(|scope| {
-            let workers: Vec<_> = self
-                .candidates
-                .chunks(share)
-                .map(|indexes| scope.spawn(move || ask(indexes)))
-                .collect();
-            joined(workers)
-        })
     }
 }
 

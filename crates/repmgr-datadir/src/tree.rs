@@ -158,6 +158,44 @@ impl Tree {
         Ok(TreeFile::new(fs::File::from(fd), self.full(rel), spec))
     }
 
+    /// Opens an existing file to be brought up to date, from its first byte on: [`TreeFile::keep`] what is
+    /// right, write the rest; [`TreeFile::finish`] cuts off what is beyond. One that
+    /// [`open_revisable`](Self::open_revisable) does not open is replaced by an empty one.
+    ///
+    /// # Errors
+    /// As [`create_file`](Self::create_file).
+    pub fn revise_file(&self, rel: impl AsRef<Path>, spec: FileSpec) -> Result<TreeFile, TreeError> {
+        let rel = rel.as_ref();
+        let Some(file) = self.open_revisable(rel)? else {
+            let existing = Existing::Replace;
+            return self.create_file(rel, FileSpec { existing, ..spec });
+        };
+        sys::set_mode(&file, self.permissions.file(spec.mode))
+            .map_err(|errno| self.failed("set the mode of", rel, errno))?;
+        TreeFile::revised(file, self.full(rel), spec)
+    }
+
+    /// Opens a regular file for reading and writing if it may be changed in its place: `None` when there is
+    /// none, when we may not write to it, or when it has other names too, for what shares it must stay.
+    ///
+    /// # Errors
+    /// When it cannot be opened for another reason.
+    pub fn open_revisable(&self, rel: impl AsRef<Path>) -> Result<Option<fs::File>, TreeError> {
+        let rel = rel.as_ref();
+        let Some(parent) = self.existing_parent(rel)? else {
+            return Ok(None);
+        };
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let fd = match rustix::fs::openat(&*parent, self.check(rel)?.name(), flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::LOOP | Errno::ACCESS | Errno::PERM) => return Ok(None),
+            Err(errno) => return Err(self.failed("open", rel, errno)),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed("look at", rel, errno))?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        Ok((is_file && stat.st_nlink == 1).then(|| fs::File::from(fd)))
+    }
+
     /// Creates a symbolic link. One that leads there already is left as it is.
     ///
     /// # Errors

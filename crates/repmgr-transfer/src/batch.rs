@@ -30,6 +30,8 @@ pub(crate) struct Batch {
     pub(crate) files: Vec<u32>,
     /// How often the first file was under way when it failed.
     pub(crate) attempts: u32,
+    /// They are here in an older state.
+    pub(crate) old: bool,
 }
 
 impl Batch {
@@ -39,11 +41,12 @@ impl Batch {
         let after = self.files.split_off((at + 1).min(self.files.len()));
         let failed = self.files.split_off(at.min(self.files.len()));
         let parts = [(self.files, 0), (failed, self.attempts + 1), (after, 0)];
-        let source = self.source;
+        let (source, old) = (self.source, self.old);
         let part = |(files, attempts)| Self {
             source,
             files,
             attempts,
+            old,
         };
         parts
             .into_iter()
@@ -53,23 +56,33 @@ impl Batch {
     }
 }
 
+/// A file.
+#[derive(Clone, Copy)]
+struct Place {
+    source: u32,
+    index: u32,
+    old: bool,
+}
+
 /// All files that were wanted and are in no batch yet.
 pub(crate) struct Plan<'l> {
     sources: &'l [Listing],
-    order: Vec<(u32, u32)>,
+    order: Vec<Place>,
     next: usize,
     cost_left: u64,
     workers: usize,
 }
 
 impl<'l> Plan<'l> {
-    /// Takes the regular files that are `wanted`. The error is the first that cannot be read.
+    /// Takes the regular files that are `wanted`; those that are `old` come in batches of their own. The
+    /// error is the first that cannot be read.
     pub(crate) fn new(
         sources: &'l [Listing],
         wanted: &dyn Fn(usize, usize) -> bool,
+        old: &dyn Fn(usize, usize) -> bool,
         jobs: usize,
     ) -> Result<Self, (usize, usize)> {
-        let (mut large, mut small) = (Vec::new(), Vec::new());
+        let (mut large, mut small, mut small_old) = (Vec::new(), Vec::new(), Vec::new());
         let mut cost_left = 0u64;
         for (source, listing) in sources.iter().enumerate() {
             for (index, entry) in listing.iter().enumerate() {
@@ -81,17 +94,22 @@ impl<'l> Plan<'l> {
                 }
                 cost_left = cost_left.saturating_add(cost(entry.size));
                 // A listing has fewer entries than bytes of paths, which fit; so do the sources.
-                let place = (source as u32, index as u32);
-                if entry.size >= LARGE {
-                    large.push((entry.size, place));
-                } else {
-                    small.push(place);
+                let place = Place {
+                    source: source as u32,
+                    index: index as u32,
+                    old: old(source, index),
+                };
+                match entry.size {
+                    LARGE.. => large.push((entry.size, place)),
+                    _ if place.old => small_old.push(place),
+                    _ => small.push(place),
                 }
             }
         }
         large.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
         let mut order: Vec<_> = large.into_iter().map(|(_, place)| place).collect();
         order.append(&mut small);
+        order.append(&mut small_old);
         Ok(Self {
             sources,
             order,
@@ -120,10 +138,11 @@ impl<'l> Plan<'l> {
         // Small files from far away: their bytes are few, their batches many.
         let most = MOST.max(8 * least);
         let target = (self.cost_left / (3 * self.workers as u64)).clamp(least, most);
-        let (source, _) = *self.order.get(self.next)?;
+        let Place { source, old, .. } = *self.order.get(self.next)?;
         let mut files = Vec::new();
         let (mut taken, mut bytes) = (0u64, 0u64);
-        for (_, index) in self.order[self.next..].iter().take_while(|(s, _)| *s == source) {
+        let like_it = |place: &&Place| place.source == source && place.old == old;
+        for Place { index, .. } in self.order[self.next..].iter().take_while(like_it) {
             let size = self.sources[source as usize].get(*index as usize).size;
             let with_it = (taken.saturating_add(cost(size)), bytes.saturating_add(size));
             let full = with_it.0 > target || with_it.1 > MOST || files.len() == MOST_FILES;
@@ -139,6 +158,7 @@ impl<'l> Plan<'l> {
             source: source as usize,
             files,
             attempts: 0,
+            old,
         })
     }
 }
@@ -170,7 +190,7 @@ mod tests {
     }
 
     fn all(sources: &[Listing], jobs: usize) -> Vec<Batch> {
-        let mut plan = Plan::new(sources, &|_, _| true, jobs).unwrap();
+        let mut plan = Plan::new(sources, &|_, _| true, &|_, _| false, jobs).unwrap();
         std::iter::from_fn(|| plan.next(Duration::ZERO)).collect()
     }
 
@@ -201,7 +221,7 @@ mod tests {
     fn a_host_that_is_far_away_is_asked_less_often() {
         let batches = |away| {
             let sources = [listing(&vec![8192; 200_000])];
-            let mut plan = Plan::new(&sources, &|_, _| true, 2).unwrap();
+            let mut plan = Plan::new(&sources, &|_, _| true, &|_, _| false, 2).unwrap();
             std::iter::from_fn(|| plan.next(Duration::from_millis(away))).count()
         };
         assert_eq!([0, 1, 50, 1000].map(batches), [42, 42, 20, 16]);
@@ -209,7 +229,11 @@ mod tests {
 
     #[test]
     fn few_bytes_are_not_worth_many_logins() {
-        let workers = |sizes: &[u64]| Plan::new(&[listing(sizes)], &|_, _| true, 4).unwrap().workers();
+        let workers = |sizes: &[u64]| {
+            Plan::new(&[listing(sizes)], &|_, _| true, &|_, _| false, 4)
+                .unwrap()
+                .workers()
+        };
         assert_eq!(
             (
                 workers(&[]),
@@ -230,8 +254,11 @@ mod tests {
         };
         secret.push(&entry).unwrap();
         let sources = [listing(&[1]), secret];
-        assert_eq!(Plan::new(&sources, &|_, _| true, 1).err(), Some((1, 1)));
-        assert!(Plan::new(&sources, &|s, i| (s, i) != (1, 1), 1).is_ok());
+        assert_eq!(
+            Plan::new(&sources, &|_, _| true, &|_, _| false, 1).err(),
+            Some((1, 1))
+        );
+        assert!(Plan::new(&sources, &|s, i| (s, i) != (1, 1), &|_, _| false, 1).is_ok());
     }
 
     #[test]
@@ -261,13 +288,15 @@ mod tests {
         ) {
             let sources: Vec<_> = sizes.iter().map(|s| listing(s)).collect();
             let wanted = |_, index: usize| !odd || index % 2 == 1;
-            let mut plan = Plan::new(&sources, &wanted, jobs).unwrap();
+            let old = |source: usize, index: usize| (source + index).is_multiple_of(3);
+            let mut plan = Plan::new(&sources, &wanted, &old, jobs).unwrap();
             let mut seen = Vec::new();
             while let Some(batch) = plan.next(Duration::from_millis(away)) {
                 prop_assert!(!batch.files.is_empty() && batch.files.len() <= MOST_FILES);
                 let size = |i: &u32| sources[batch.source].get(*i as usize).size;
                 let total: u64 = batch.files.iter().map(size).sum();
                 prop_assert!(batch.files.len() == 1 || total <= MOST);
+                prop_assert!(batch.files.iter().all(|i| old(batch.source, *i as usize) == batch.old));
                 seen.extend(batch.files.iter().map(|i| (batch.source, *i as usize)));
             }
             prop_assert!(plan.is_empty());
@@ -281,7 +310,7 @@ mod tests {
 
         #[test]
         fn splitting_loses_nothing(count in 1u32..50, at in 0usize..60) {
-            let batch = Batch { source: 1, files: (0..count).collect(), attempts: 2 };
+            let batch = Batch { source: 1, files: (0..count).collect(), attempts: 2, old: true };
             let parts = batch.clone().split(at);
             let files: Vec<_> = parts.iter().flat_map(|b| b.files.clone()).collect();
             prop_assert_eq!(files, batch.files);
@@ -289,6 +318,7 @@ mod tests {
                 let failed = part.files.contains(&(at as u32));
                 prop_assert_eq!(part.attempts, if failed { 3 } else { 0 });
                 prop_assert!(!failed || part.files.len() == 1);
+                prop_assert!(part.old);
             }
         }
     }

@@ -15,7 +15,8 @@ use crate::list::parse;
 use crate::listing::Listing;
 use crate::path::shown;
 use crate::progress::{Count, Counted, Progress};
-use crate::sink::{Sink, SinkError};
+use crate::revise::Kept;
+use crate::sink::{OldFiles, Sink, SinkError};
 use crate::wire::{StreamError, choose_codec, chosen_codec, lz4};
 
 /// Says which codec it took from "$2" and sends an archive of the names on standard input. tar
@@ -64,7 +65,7 @@ const SAMPLE_BLOCK: u64 = 128 << 10;
 const WORTH_A_SAMPLE: u64 = 1 << 20;
 
 /// `zstd -1` needs 19; a far side that claims more wants our memory.
-const WINDOW_LOG: u32 = 23;
+pub(crate) const WINDOW_LOG: u32 = 23;
 
 /// What all batches of a transfer have in common.
 pub(crate) struct Fetcher<'a> {
@@ -81,6 +82,8 @@ pub(crate) struct Fetched {
     pub(crate) codec: Option<Codec>,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
+    /// What of it was here already.
+    pub(crate) kept: Kept,
 }
 
 /// A batch that did not arrive.
@@ -91,7 +94,7 @@ pub(crate) struct Failure {
 }
 
 /// How a stream ended.
-enum Stream {
+pub(crate) enum Stream {
     /// All files of the batch came.
     Whole(Codec),
     /// Too early, or not all files came. The exit may say why.
@@ -109,6 +112,18 @@ impl Fetcher<'_> {
     ) -> Result<Fetched, Failure> {
         let host = connection.host().to_owned();
         self.work(host, batch, |task, at| task.stream(connection, codecs, at))
+    }
+
+    /// Brings a batch of `old` files up to date and has it confirmed.
+    pub(crate) fn revise(
+        &self,
+        old: &dyn OldFiles,
+        connection: &mut dyn Connection,
+        batch: &Batch,
+        codecs: &str,
+    ) -> Result<Fetched, Failure> {
+        let host = connection.host().to_owned();
+        self.work(host, batch, |task, at| task.revise(old, connection, codecs, at))
     }
 
     /// Copies a batch from this host, which is called so, and has it confirmed.
@@ -177,7 +192,12 @@ impl Task<'_> {
         self.confirm()?;
         let (files, bytes) = count.keep();
         let codec = Some(codec);
-        Ok(Fetched { codec, files, bytes })
+        Ok(Fetched {
+            codec,
+            files,
+            bytes,
+            kept: Kept::default(),
+        })
     }
 
     pub(crate) fn confirm(&self) -> Result<(), TransferError> {
@@ -200,7 +220,7 @@ impl Task<'_> {
         Some([format!("./{path}"), most, first, second, third])
     }
 
-    fn options(&self, input: Vec<u8>) -> StartOptions {
+    pub(crate) fn options(&self, input: Vec<u8>) -> StartOptions {
         StartOptions {
             input: Input::Bytes(input),
             idle_timeout: self.fetcher.idle_timeout,
@@ -395,7 +415,7 @@ impl Task<'_> {
     }
 
     /// What to make of a stream that cannot be read on.
-    fn broken(&self, error: StreamError) -> Result<Stream, TransferError> {
+    pub(crate) fn broken(&self, error: StreamError) -> Result<Stream, TransferError> {
         match error {
             StreamError::Short => Ok(Stream::Short("it ends too early".to_owned())),
             StreamError::Remote(error) => Err(self.remote(error)),
@@ -426,11 +446,11 @@ impl Task<'_> {
         }
     }
 
-    fn remote(&self, error: RemoteError) -> TransferError {
+    pub(crate) fn remote(&self, error: RemoteError) -> TransferError {
         TransferError::broken(self.listing.directory(), error)
     }
 
-    fn malformed(&self, reason: String) -> TransferError {
+    pub(crate) fn malformed(&self, reason: String) -> TransferError {
         TransferError::Malformed {
             host: self.host.clone(),
             directory: self.listing.directory().to_owned(),
@@ -438,7 +458,7 @@ impl Task<'_> {
         }
     }
 
-    fn failed(&self, message: String) -> TransferError {
+    pub(crate) fn failed(&self, message: String) -> TransferError {
         TransferError::Failed {
             host: self.host.clone(),
             directory: self.listing.directory().to_owned(),

@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use crate::error::TransferError;
 use crate::fetch::{Fetched, Task, WRITTEN_MEANWHILE};
 use crate::progress::Count;
+use crate::revise::Kept;
 use crate::sink::FileSink;
 
 /// Small enough for the CPU's cache, large enough for the disk.
@@ -32,6 +33,7 @@ impl Task<'_> {
             codec: None,
             files,
             bytes,
+            kept: Kept::default(),
         })
     }
 

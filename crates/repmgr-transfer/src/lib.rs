@@ -6,8 +6,10 @@
 //! for, in the size and with the time of the listing; each archive must end as archives do; the
 //! far side's tar must say that all went well. What it sends is checked as if it came from an enemy.
 //!
-//! The far side needs a POSIX shell with GNU find, tar and xargs, and zstd or lz4 to be fast. Files of
-//! this host are copied by the kernel, where it can without moving a byte.
+//! Of files that are here in an older state ([`OldFiles`]) only the blocks that differ travel.
+//!
+//! The far side needs a POSIX shell with GNU find, tar and xargs, zstd or lz4 to be fast, and Python 3 to
+//! compare blocks. Files of this host are copied by the kernel, where it can without moving a byte.
 //!
 //! This crate knows nothing of Barman or PostgreSQL, and not where files go here: it hands bytes
 //! to a [`Sink`].
@@ -63,7 +65,6 @@ mod batch;
 mod choice;
 mod codec;
 mod complaints;
-mod digest;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -75,18 +76,18 @@ mod path;
 mod pool;
 mod progress;
 mod read;
+mod revise;
 mod sink;
 mod transfer;
 mod unpack;
 mod wire;
 
 pub use codec::{Codec, Compression};
-pub use digest::{DIGEST_LEN, digests};
 pub use error::{FarFile, TransferError};
 pub use list::{ListError, list};
 pub use listing::{Entry, EntryKind, Listing, PushError};
 pub use progress::Progress;
 pub use read::{ReadFileError, read_file};
-pub use sink::{FileSink, Sink, SinkError};
+pub use sink::{FileSink, OldFiles, Revision, Sink, SinkError};
 pub use transfer::{Options, Summary, transfer};
 pub use unpack::{ArchiveMember, MemberSink, unpack};

@@ -15,6 +15,7 @@ use crate::error::TransferError;
 use crate::fetch::{Failure, Fetched, Fetcher};
 use crate::listing::Listing;
 use crate::progress::Progress;
+use crate::revise::PYTHON;
 use crate::sink::Sink;
 use crate::transfer::{Options, Summary};
 
@@ -220,12 +221,28 @@ impl<'a> Pool<'a> {
                     Compression::Auto => self.lock().choice.next(),
                     chosen => chosen.codecs(),
                 };
-                self.fetcher.fetch(connection.as_mut(), &claim.batch, codecs)
+                let (connection, batch) = (connection.as_mut(), &claim.batch);
+                match self.fetcher.sink.old_files().filter(|_| batch.old) {
+                    Some(old) => self.fetcher.revise(old, connection, batch, codecs),
+                    None => self.fetcher.fetch(connection, batch, codecs),
+                }
             }
         };
         match fetched {
             Ok(fetched) => {
-                self.arrived(worker, &fetched, started.elapsed());
+                self.arrived(worker, &claim.batch, &fetched, started.elapsed());
+                claim.settled = true;
+            }
+            Err(Failure {
+                error: TransferError::NoProgram { program, .. },
+                ..
+            }) if program == PYTHON => {
+                // It has a command that was not heard to its end.
+                worker.connection = None;
+                let mut state = self.lock();
+                state.summary.without_python = true;
+                state.returned.push(claim.take());
+                drop(state);
                 claim.settled = true;
             }
             Err(Failure { error, at }) if error.is_transient() => {
@@ -284,10 +301,11 @@ impl<'a> Pool<'a> {
     fn claim(&self) -> Option<Claim<'_, 'a>> {
         let round_trip = self.host.round_trip().unwrap_or_default();
         let mut state = self.lock();
-        let batch = match state.returned.pop() {
+        let mut batch = match state.returned.pop() {
             Some(batch) => batch,
             None => state.plan.next(round_trip)?,
         };
+        batch.old &= !state.summary.without_python;
         state.in_flight += 1;
         Some(Claim {
             pool: self,
@@ -296,13 +314,17 @@ impl<'a> Pool<'a> {
         })
     }
 
-    fn arrived(&self, worker: &mut Worker, fetched: &Fetched, took: Duration) {
+    fn arrived(&self, worker: &mut Worker, batch: &Batch, fetched: &Fetched, took: Duration) {
         let mut state = self.lock();
         state.confirmed += 1;
         state.summary.files += fetched.files;
         state.summary.bytes += fetched.bytes;
+        state.summary.kept_files += fetched.kept.files;
+        state.summary.kept_bytes += fetched.kept.bytes;
         let Some(codec) = fetched.codec else { return };
-        state.choice.learn(codec, fetched.bytes, took);
+        if !batch.old {
+            state.choice.learn(codec, fetched.bytes, took);
+        }
         if let Some(place) = Codec::ALL.iter().position(|c| *c == codec) {
             state.payload[place] += fetched.bytes;
         }
@@ -328,6 +350,7 @@ impl Claim<'_, '_> {
                 source: 0,
                 files: Vec::new(),
                 attempts: 0,
+                old: false,
             },
         )
     }

@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::fs::File;
+use std::io::Read;
 
 /// What a [`Sink`] could not do. It ends the transfer; there is no second attempt.
 pub type SinkError = Box<dyn Error + Send + Sync>;
@@ -28,6 +29,40 @@ pub trait Sink: Sync {
     /// # Errors
     /// End the transfer.
     fn confirm(&self, source: usize, indexes: &[usize]) -> Result<(), SinkError>;
+
+    /// Files that are here in an older state. They are revised instead of created, if the far side can tell
+    /// the blocks that differ; otherwise, and from this host, they are created as all others.
+    fn old_files(&self) -> Option<&dyn OldFiles> {
+        None
+    }
+}
+
+/// Files that are here in an older state: what is right in them need not travel.
+pub trait OldFiles: Sync {
+    /// Whether this file is one of them.
+    fn has(&self, source: usize, index: usize) -> bool;
+
+    /// Opens it to be read, for what it is compared by; `None` when it is gone.
+    ///
+    /// # Errors
+    /// End the transfer.
+    fn open(&self, source: usize, index: usize) -> Result<Option<Box<dyn Read + '_>>, SinkError>;
+
+    /// It is brought up to date, from its first byte to its last. May begin again, as
+    /// [`Sink::create`]: what an attempt that failed wrote is the older state then.
+    ///
+    /// # Errors
+    /// End the transfer.
+    fn revise(&self, source: usize, index: usize) -> Result<Box<dyn Revision + '_>, SinkError>;
+}
+
+/// A file that is brought up to date. What lies beyond the last byte kept or written is cut off.
+pub trait Revision: FileSink {
+    /// The next `length` bytes are right as they are; there are as many.
+    ///
+    /// # Errors
+    /// End the transfer.
+    fn keep(&mut self, length: u64) -> Result<(), SinkError>;
 }
 
 /// One file on its way. Dropping it without [`finish`](Self::finish) means that it did not arrive.

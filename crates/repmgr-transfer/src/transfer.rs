@@ -59,6 +59,12 @@ pub struct Summary {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Of these files, those that were here already, as the far side confirmed block by block.
+    pub kept_files: u64,
+    /// Of these bytes, those in blocks that were here already.
+    pub kept_bytes: u64,
+    /// Files that are here in an older state were fetched whole, since the far side has no Python 3.
+    pub without_python: bool,
     /// Bytes that came from the far side, failed attempts included.
     pub wire_bytes: u64,
     /// Failures that were overcome.
@@ -73,6 +79,8 @@ pub struct Summary {
 ///
 /// `wanted` gets the number of a source and of an entry in it. When this returns without an error,
 /// every file arrived whole, is as it was in its listing, and was confirmed to the sink.
+///
+/// Of files that the sink has in an older state ([`Sink::old_files`]) only the blocks that differ come.
 ///
 /// Passing failures are retried: files that were confirmed stay, the others of a batch come again.
 /// Any other error ends all sessions within about 0.3 s, unless one is just being opened.
@@ -91,7 +99,9 @@ pub fn transfer(
     progress: &Progress,
 ) -> Result<Summary, TransferError> {
     options.cancel.check()?;
-    let plan = Plan::new(sources, wanted, options.jobs.get()).map_err(|(source, index)| {
+    let old_files = sink.old_files().filter(|_| !host.is_local());
+    let is_old = |source, index| old_files.is_some_and(|old| old.has(source, index));
+    let plan = Plan::new(sources, wanted, &is_old, options.jobs.get()).map_err(|(source, index)| {
         let file = FarFile {
             host: host.name().to_owned(),
             directory: sources[source].directory().to_owned(),

@@ -1,5 +1,5 @@
 use std::fs::{File, FileTimes};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -11,6 +11,9 @@ use super::TreeError;
 
 /// So many bytes of one file go to the disk while more arrive.
 const STRETCH: u64 = 8 << 20;
+
+/// So much of a file that is kept is in memory at once.
+const CHUNK: u64 = 256 << 10;
 
 /// What to do when a file is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +61,22 @@ pub struct TreeFile {
     on_its_way: u64,
     /// Up to here the kernel copied.
     copied: u64,
+    /// There was something before.
+    revised: bool,
 }
 
 impl TreeFile {
+    pub(super) fn revised(file: File, path: PathBuf, spec: FileSpec) -> Result<Self, TreeError> {
+        let this = Self {
+            revised: true,
+            ..Self::new(file, path, spec)
+        };
+        // Also when nothing will be written.
+        let touched = this.file.set_modified(SystemTime::now());
+        touched.map_err(|source| this.failed("set the time of", source))?;
+        Ok(this)
+    }
+
     pub(super) fn new(file: File, path: PathBuf, spec: FileSpec) -> Self {
         Self {
             file,
@@ -69,6 +85,7 @@ impl TreeFile {
             written: 0,
             on_its_way: 0,
             copied: 0,
+            revised: false,
         }
     }
 
@@ -111,6 +128,43 @@ impl TreeFile {
         Ok(Some(length))
     }
 
+    /// Leaves the next `length` bytes as they are, and shows them.
+    ///
+    /// # Errors
+    /// [`TreeError::LongFile`] as for `write_all`; if the file has not as many.
+    pub fn keep(&mut self, length: u64, show: &mut dyn FnMut(&[u8])) -> Result<(), TreeError> {
+        self.written += length;
+        self.check_length()?;
+        let mut buffer = vec![0; CHUNK.min(length) as usize];
+        let mut left = length;
+        while left > 0 {
+            let next = &mut buffer[..CHUNK.min(left) as usize];
+            self.file
+                .read_exact(next)
+                .map_err(|source| self.failed("read", source))?;
+            show(next);
+            left -= next.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// As [`keep`](Self::keep), and shows nothing.
+    ///
+    /// # Errors
+    /// As `keep`.
+    pub fn skip(&mut self, length: u64) -> Result<(), TreeError> {
+        self.written += length;
+        self.check_length()?;
+        let skip = || {
+            let has = self.file.metadata()?.len();
+            match has < self.written {
+                true => Err(io::ErrorKind::UnexpectedEof.into()),
+                false => (&self.file).seek(SeekFrom::Start(self.written)),
+            }
+        };
+        skip().map_err(|source| self.failed("read", source)).map(drop)
+    }
+
     fn check_length(&self) -> Result<(), TreeError> {
         match self.spec.size.filter(|size| self.written > *size) {
             Some(expected) => Err(TreeError::LongFile {
@@ -122,7 +176,8 @@ impl TreeFile {
     }
 
     fn write_ahead(&mut self) {
-        if self.written - self.on_its_way >= STRETCH {
+        // The advice would have the kernel forget what was kept.
+        if !self.revised && self.written - self.on_its_way >= STRETCH {
             self.send_to_disk();
         }
     }
@@ -147,7 +202,7 @@ impl TreeFile {
     /// # Errors
     /// [`TreeError::ShortFile`] when bytes are missing.
     pub fn finish(mut self) -> Result<(), TreeError> {
-        if self.written - self.on_its_way >= STRETCH / 8 {
+        if !self.revised && self.written - self.on_its_way >= STRETCH / 8 {
             self.send_to_disk();
         }
         if let Some(expected) = self.spec.size.filter(|size| self.written != *size) {
@@ -156,6 +211,11 @@ impl TreeFile {
                 expected,
                 got: self.written,
             });
+        }
+        if self.revised {
+            self.file
+                .set_len(self.written)
+                .map_err(|source| self.failed("cut off the end of", source))?;
         }
         if let Some(time) = self.spec.modified {
             let times = FileTimes::new().set_modified(time);

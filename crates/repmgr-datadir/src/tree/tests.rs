@@ -1,7 +1,7 @@
 use std::ffi::OsString;
 use std::io::{Read, Seek};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
 use super::flush::kernel_version;
@@ -43,7 +43,7 @@ fn a_finished_file_has_its_size_time_and_mode() {
             kind: Kind::File,
             size: 3,
             mode: 0o600,
-            modified: time
+            modified: time,
         }
     );
     assert_eq!(
@@ -453,4 +453,84 @@ fn a_time_set_later_is_exact_and_links_keep_theirs() {
     tree.set_modified("a/f", time).unwrap();
     assert_eq!(tree.metadata("a/f").unwrap().unwrap().modified, time);
     assert!(tree.set_modified("a/none", time).is_err() && tree.set_modified("../x", time).is_err());
+}
+
+fn revise(
+    tree: &Tree,
+    rel: &str,
+    spec: FileSpec,
+    steps: &mut dyn FnMut(&mut TreeFile) -> Result<(), TreeError>,
+) -> Result<(), TreeError> {
+    let mut file = tree.revise_file(rel, spec)?;
+    steps(&mut file)?;
+    file.finish()
+}
+
+#[test]
+fn a_file_is_brought_up_to_date_in_its_place() {
+    let (dir, tree) = tree();
+    let path = dir.path().join("base/1");
+    put(&tree, "base/1", b"0123456789", FileSpec::default()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let inode = fs::metadata(&path).unwrap().ino();
+    let spec = FileSpec {
+        size: Some(8),
+        ..FileSpec::default()
+    };
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    tree.set_modified("base/1", old).unwrap();
+    // That it was not brought to its end shows.
+    drop(tree.revise_file("base/1", spec).unwrap());
+    assert!(tree.metadata("base/1").unwrap().unwrap().modified > old);
+    let mut seen = Vec::new();
+    revise(&tree, "base/1", spec, &mut |file| {
+        file.keep(2, &mut |bytes| seen.extend_from_slice(bytes))?;
+        file.write_all(b"xy")?;
+        file.skip(3)?;
+        file.write_all(b"z")
+    })
+    .unwrap();
+    assert_eq!(seen, b"01");
+    assert_eq!(fs::read(&path).unwrap(), b"01xy456z");
+    assert_eq!((fs::metadata(&path).unwrap().ino(), mode(&path)), (inode, 0o600));
+
+    // Neither more than it has nor more than it is to have can be kept.
+    let longer = FileSpec {
+        size: Some(20),
+        ..FileSpec::default()
+    };
+    for keep in [
+        &mut |file: &mut TreeFile| file.keep(9, &mut |_| ()),
+        &mut |file: &mut TreeFile| file.skip(9),
+    ] as [&mut dyn FnMut(&mut TreeFile) -> Result<(), TreeError>; 2]
+    {
+        let error = revise(&tree, "base/1", spec, keep).unwrap_err();
+        assert!(matches!(error, TreeError::LongFile { .. }), "{error}");
+        let error = revise(&tree, "base/1", longer, keep).unwrap_err();
+        assert!(matches!(error, TreeError::Io { action: "read", .. }), "{error}");
+    }
+    let error = revise(&tree, "base/1", spec, &mut |file| file.keep(7, &mut |_| ())).unwrap_err();
+    assert!(matches!(error, TreeError::ShortFile { .. }), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"01xy456z");
+}
+
+#[test]
+fn what_shares_a_file_does_not_change_with_it() {
+    let (dir, tree) = tree();
+    let spec = FileSpec {
+        size: Some(3),
+        ..FileSpec::default()
+    };
+    let other = dir.path().join("other");
+    fs::write(&other, "abc").unwrap();
+    fs::hard_link(&other, dir.path().join("hard")).unwrap();
+    symlink(&other, dir.path().join("soft")).unwrap();
+    for name in ["hard", "soft", "new", "base/5/new"] {
+        revise(&tree, name, spec, &mut |file| file.write_all(b"xyz")).unwrap();
+        assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"xyz");
+        assert_eq!(tree.metadata(name).unwrap().unwrap().kind, Kind::File);
+    }
+    assert_eq!(fs::read(&other).unwrap(), b"abc");
+    assert!(tree.revise_file("base", spec).is_err());
+    assert!(tree.revise_file("../other", spec).is_err());
 }

@@ -151,6 +151,7 @@ fn files_arrive_in_every_compression() {
             retries: 0,
             codec: Some(codec),
             jobs: 1,
+            ..Summary::default()
         };
         assert_eq!(summary, expected);
         assert_eq!(*sink.confirmed.lock().unwrap(), [(0, 0), (0, 1), (0, 2)]);
