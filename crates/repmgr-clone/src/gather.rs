@@ -1,6 +1,9 @@
 //! Finding out everything that can be known before a byte is changed.
 
-use repmgr_barman::Hold;
+use std::panic::resume_unwind;
+use std::thread;
+
+use repmgr_barman::{Backup, Hold};
 use repmgr_datadir::{Claim, Permissions, Target, TargetState};
 use repmgr_recovery::{PrimaryConninfo, ReplicationSettings};
 use repmgr_types::PgVersion;
@@ -146,15 +149,21 @@ impl<'r> Gathering<'r, '_, '_> {
         }
 
         context.observer.event(Event::FetchingServerParameters);
-        let holds = match self.take {
-            true => hold(barman, &source, context),
-            false => Vec::new(),
-        };
+        let backups: Vec<Backup> = source.backups().cloned().collect();
+        // From far away each takes its time, and neither needs the other.
+        let (holds, parameters) = thread::scope(|scope| {
+            let holding = self.take.then(|| scope.spawn(|| hold(barman, &backups, context)));
+            let parameters = source.wanted.parameters(&mut source.barman, context);
+            let holds = holding.map_or_else(Vec::new, |holding| {
+                holding.join().unwrap_or_else(|panic| resume_unwind(panic))
+            });
+            (holds, parameters)
+        });
         if !holds.is_empty() {
             // Between our look and the hold Barman may have begun to delete it.
             source.recheck()?;
         }
-        let mut parameters = source.wanted.parameters(&mut source.barman, context)?;
+        let mut parameters = parameters?;
         if source.chain.is_some() && parameters.manifest.is_none() {
             return Err(source.wanted.incomplete("backup_manifest"));
         }
@@ -423,9 +432,9 @@ impl<'r> Gathering<'r, '_, '_> {
 
 /// Holds every backup that is read: retention deletes an obsolete full backup although an increment of it
 /// is held. Without a hold the clone goes on: that all is still whole is looked at in the end anyway.
-fn hold(barman: &BarmanSource, source: &BackupSource, context: &Context<'_>) -> Vec<Hold> {
+fn hold(barman: &BarmanSource, backups: &[Backup], context: &Context<'_>) -> Vec<Hold> {
     let mut holds = Vec::new();
-    for backup in source.backups() {
+    for backup in backups {
         match Hold::take(&*barman.host, &barman.address, backup) {
             Ok(hold) => holds.push(hold),
             Err(error) => {

@@ -84,7 +84,7 @@ mod wire;
 
 pub use codec::{Codec, Compression};
 pub use error::{FarFile, TransferError};
-pub use list::{ListError, list};
+pub use list::{ListError, list, list_all};
 pub use listing::{Entry, EntryKind, Listing, PushError};
 pub use progress::Progress;
 pub use read::{ReadFileError, read_file};

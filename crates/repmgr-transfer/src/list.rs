@@ -86,10 +86,12 @@ const LONGEST_ENTRY: u64 = MAX_PATH as u64 + 128;
 
 /// Directories that cannot be read are named with `-` and not entered, so that `find` does well
 /// and its exit code means something.
-const SCRIPT: &str = r#"cd -- "$1" || exit 1
-case $(find --version 2>/dev/null) in *"GNU findutils"*) ;; *) printf 'missing\0'; exit 0 ;; esac
-printf 'find\0'
-exec find . -mindepth 1 \( -type d ! \( -readable -executable \) -printf '%y - %s %m %T@ %P\0' -prune \) -o \( -type f ! -readable -printf '%y - %s %m %T@ %P\0' \) -o -printf '%y r %s %m %T@ %P\0'"#;
+const SCRIPT: &str = r#"case $(find --version 2>/dev/null) in *"GNU findutils"*) ;; *) printf 'missing\0'; exit 0 ;; esac
+for directory; do
+  printf 'find\0'
+  cd -- "$directory" || exit 1
+  find . -mindepth 1 \( -type d ! \( -readable -executable \) -printf '%y - %s %m %T@ %P\0' -prune \) -o \( -type f ! -readable -printf '%y - %s %m %T@ %P\0' \) -o -printf '%y r %s %m %T@ %P\0' || exit 1
+done"#;
 
 /// Lists everything below `directory`, an absolute path, in one command; `keep` says what to take.
 ///
@@ -104,26 +106,28 @@ pub fn list(
     keep: &mut dyn FnMut(&Entry<'_>) -> bool,
     cancel: &CancelToken,
 ) -> Result<Listing, ListError> {
-    if !directory.starts_with('/') {
-        let directory = directory.to_owned();
+    let directories = [directory.to_owned()];
+    let mut listings = list_all(connection, &directories, &mut |_, entry| keep(entry), cancel)?;
+    // As many as directories.
+    Ok(listings.remove(0))
+}
+
+/// As [`list`], of several directories in one command; `keep` gets the number of the directory as well.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_all(
+    connection: &mut dyn Connection,
+    directories: &[String],
+    keep: &mut dyn FnMut(usize, &Entry<'_>) -> bool,
+    cancel: &CancelToken,
+) -> Result<Vec<Listing>, ListError> {
+    if let Some(relative) = directories.iter().find(|directory| !directory.starts_with('/')) {
+        let directory = relative.clone();
         return Err(ListError::NotAbsolute { directory });
     }
     let host = connection.host().to_owned();
-    let remote = |source| ListError::Remote {
-        directory: directory.to_owned(),
-        source: Box::new(source),
-    };
-    let failed = |message| ListError::Failed {
-        host: host.clone(),
-        directory: directory.to_owned(),
-        message,
-    };
-    let malformed = |reason| ListError::Malformed {
-        host: host.clone(),
-        directory: directory.to_owned(),
-        reason,
-    };
-    let command = ShellCommand::script(SCRIPT).arg(directory).env("LC_ALL", "C");
+    let command = ShellCommand::script(SCRIPT).args(directories).env("LC_ALL", "C");
     let options = StartOptions {
         // Nothing is printed while a large directory without a kept name is read.
         idle_timeout: Duration::from_secs(300),
@@ -131,28 +135,57 @@ pub fn list(
         cancel: cancel.clone(),
         ..Default::default()
     };
-    let mut process = connection.start(&command, options).map_err(remote)?;
-    let mut listing = Listing::new(directory);
-    let ending = read_entries(process.as_mut(), keep, &mut listing).map_err(|e| match e {
-        ReadError::Io(e) => remote(RemoteError::from_io(e)),
-        ReadError::Shape(reason) => malformed(reason),
-    })?;
-    let exit = process.finish().map_err(remote)?;
+    let mut listings = Vec::with_capacity(directories.len());
+    let ended = connection.start(&command, options).and_then(|mut process| {
+        let ending = read_entries(process.as_mut(), directories, keep, &mut listings);
+        match ending {
+            Err(ReadError::Io(e)) => Err(RemoteError::from_io(e)),
+            Err(ReadError::Shape(reason)) => Ok(Err(reason)),
+            Ok(ending) => Ok(Ok((ending, process.finish()?))),
+        }
+    });
+    // That under way, or the first.
+    let directory = directories
+        .get(listings.len().saturating_sub(1))
+        .cloned()
+        .unwrap_or_default();
+    let malformed = |reason: &str| ListError::Malformed {
+        host: host.clone(),
+        directory: directory.clone(),
+        reason: reason.to_owned(),
+    };
+    let (ending, exit) = match ended {
+        Err(source) => {
+            let source = Box::new(source);
+            return Err(ListError::Remote { directory, source });
+        }
+        Ok(Err(reason)) => return Err(malformed(&reason)),
+        Ok(Ok(ended)) => ended,
+    };
     if !exit.success() {
-        return Err(failed(said(&exit, "find: ")));
+        let message = said(&exit, "find: ");
+        return Err(ListError::Failed {
+            host,
+            directory,
+            message,
+        });
     }
     match ending {
-        Ending::Whole => {}
         Ending::NoFind => return Err(ListError::NoFind { host }),
-        Ending::MidEntry => return Err(malformed("it ends inside an entry".to_owned())),
+        Ending::MidEntry => return Err(malformed("it ends inside an entry")),
+        Ending::Whole if listings.len() < directories.len() => return Err(malformed("it ends too early")),
+        Ending::Whole => {}
     }
-    listing.shrink();
-    log::debug!(
-        "{directory} on {host}: {} entries, {} bytes",
-        listing.len(),
-        listing.total_size()
-    );
-    Ok(listing)
+    for listing in &mut listings {
+        listing.shrink();
+        log::debug!(
+            "{} on {host}: {} entries, {} bytes",
+            listing.directory(),
+            listing.len(),
+            listing.total_size()
+        );
+    }
+    Ok(listings)
 }
 
 enum ReadError {
@@ -170,30 +203,35 @@ enum Ending {
 
 fn read_entries(
     output: &mut dyn Read,
-    keep: &mut dyn FnMut(&Entry<'_>) -> bool,
-    listing: &mut Listing,
+    directories: &[String],
+    keep: &mut dyn FnMut(usize, &Entry<'_>) -> bool,
+    listings: &mut Vec<Listing>,
 ) -> Result<Ending, ReadError> {
     let mut output = BufReader::with_capacity(64 * 1024, output);
     let mut line = Vec::new();
-    let mut first = true;
     loop {
         line.clear();
         let room = (&mut output).take(LONGEST_ENTRY);
         let read = { room }.read_until(0, &mut line).map_err(ReadError::Io)?;
         let Some(text) = line.strip_suffix(b"\0") else {
             return match read {
-                0 if !first => Ok(Ending::Whole),
+                0 if !listings.is_empty() => Ok(Ending::Whole),
                 _ if (read as u64) < LONGEST_ENTRY => Ok(Ending::MidEntry),
                 _ => Err(ReadError::Shape("an entry does not end".to_owned())),
             };
         };
-        if std::mem::take(&mut first) {
-            match text {
-                b"find" => continue,
-                b"missing" => return Ok(Ending::NoFind),
-                _ => return Err(ReadError::Shape(format!("it begins with \"{}\"", shown(text)))),
-            }
+        if text == b"find"
+            && let Some(directory) = directories.get(listings.len())
+        {
+            listings.push(Listing::new(directory));
+            continue;
         }
+        let Some(number) = listings.len().checked_sub(1) else {
+            return match text {
+                b"missing" => Ok(Ending::NoFind),
+                _ => Err(ReadError::Shape(format!("it begins with \"{}\"", shown(text)))),
+            };
+        };
         let entry =
             parse(text).ok_or_else(|| ReadError::Shape(format!("\"{}\" is no entry", shown(text))))?;
         if !is_sound(entry.path) {
@@ -202,8 +240,8 @@ fn read_entries(
                 shown(entry.path)
             )));
         }
-        if keep(&entry) {
-            let pushed = listing.push(&entry);
+        if keep(number, &entry) {
+            let pushed = listings[number].push(&entry);
             pushed.map_err(|e| ReadError::Shape(e.to_string()))?;
         }
     }

@@ -6,7 +6,7 @@ use repmgr_barman::{Backup, Barman};
 use repmgr_datadir::{
     ControlError, CopyRule, PG_CONTROL, PG_CONTROL_SIZE, Permissions, copy_rule, tablespace_copy_rule,
 };
-use repmgr_transfer::{Entry, EntryKind, Listing, list};
+use repmgr_transfer::{Entry, EntryKind, Listing, list_all};
 use repmgr_verify::{Fork, Manifest, RelationFile};
 
 use super::manifest_path;
@@ -38,10 +38,18 @@ impl Files {
         let mut special = Vec::new();
         let mut control_size = None;
         let mut has_manifest = false;
-        let data = list(
+        let tablespaces = backup.tablespaces.iter();
+        let directories: Vec<String> = [backup.data_directory()]
+            .into_iter()
+            .chain(tablespaces.map(|tablespace| backup.tablespace_directory(tablespace.oid)))
+            .collect();
+        let listings = list_all(
             barman.connection(),
-            &backup.data_directory(),
-            &mut |entry| {
+            &directories,
+            &mut |number, entry| {
+                if number > 0 {
+                    return keep(entry, tablespace_copy_rule, &mut special);
+                }
                 if entry.path == PG_CONTROL.as_bytes() && entry.kind == EntryKind::File {
                     control_size = Some(entry.size);
                 }
@@ -53,16 +61,6 @@ impl Files {
             },
             context.cancel,
         )?;
-        let mut listings = vec![data];
-        for tablespace in &backup.tablespaces {
-            let dir = backup.tablespace_directory(tablespace.oid);
-            listings.push(list(
-                barman.connection(),
-                &dir,
-                &mut |entry| keep(entry, tablespace_copy_rule, &mut special),
-                context.cancel,
-            )?);
-        }
         let mut files = Self {
             listings,
             oids: backup

@@ -110,3 +110,54 @@ fn a_lost_connection_is_transient() {
     let error = listed(Reply::output(b"find\0f r 1 600 0.0 a\0").then_lost()).unwrap_err();
     assert!(error.is_transient(), "{error}");
 }
+
+#[test]
+fn several_directories_are_listed_in_one_command() {
+    let directories = ["/d".to_owned(), "/e e".to_owned(), "/f".to_owned()];
+    let host = FakeHost::new(|line, _| {
+        assert!(line.ends_with(" sh /d '/e e' /f"), "{line}");
+        Reply::output(b"find\0f r 1 600 0.0 a\0find\0find\0f r 2 600 0.0 b\0f r 3 600 0.0 find\0")
+    });
+    let mut connection = host.connect().unwrap();
+    let mut keep = |number: usize, entry: &Entry<'_>| (number, entry.path) != (2, b"b");
+    let all = list_all(&mut *connection, &directories, &mut keep, &CancelToken::new()).unwrap();
+    let seen: Vec<_> = all
+        .iter()
+        .map(|listing| {
+            (
+                listing.directory(),
+                listing.iter().map(|e| e.size).collect::<Vec<_>>(),
+            )
+        })
+        .collect();
+    assert_eq!(seen, [("/d", vec![1]), ("/e e", vec![]), ("/f", vec![3])]);
+    for (output, code, expected) in [
+        (
+            &b"find\0find\0"[..],
+            0,
+            "\"/e e\" on \"fake\" is not valid: it ends too early",
+        ),
+        (
+            b"find\0find\0",
+            1,
+            "cannot list \"/e e\" on \"fake\": exit code 1",
+        ),
+        (
+            b"find\0find\0find\0find\0",
+            0,
+            "\"/f\" on \"fake\" is not valid: \"find\" is no entry",
+        ),
+    ] {
+        let mut connection = FakeHost::answering(vec![Reply::output(output).exit(code, "")])
+            .connect()
+            .unwrap();
+        let error = list_all(
+            &mut *connection,
+            &directories,
+            &mut |_, _| true,
+            &CancelToken::new(),
+        );
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
