@@ -151,32 +151,20 @@ impl<'r> Gathering<'r, '_, '_> {
         context.observer.event(Event::FetchingServerParameters);
         let backups: Vec<Backup> = source.backups().cloned().collect();
         // From far away each takes its time, and neither needs the other.
-        let (holds, parameters) = thread::scope(|scope| {
+        let (holds, both) = thread::scope(|scope| {
             let holding = self.take.then(|| scope.spawn(|| hold(barman, &backups, context)));
-            let parameters = source.wanted.parameters(&mut source.barman, context);
+            let both = self.both_sides(barman, &mut source);
             let holds = holding.map_or_else(Vec::new, |holding| {
                 holding.join().unwrap_or_else(|panic| resume_unwind(panic))
             });
-            (holds, parameters)
+            (holds, both)
         });
         if !holds.is_empty() {
             // Between our look and the hold Barman may have begun to delete it.
             source.recheck()?;
         }
-        let mut parameters = parameters?;
-        if source.chain.is_some() && parameters.manifest.is_none() {
-            return Err(source.wanted.incomplete("backup_manifest"));
-        }
-        if barman.transfer.require_manifest && parameters.manifest.is_none() {
-            return Err(CloneError::NoManifest {
-                backup: source.wanted.backup.id.clone(),
-            });
-        }
-        if !self.take {
-            context.observer.event(Event::ServerParametersFetched);
-        }
+        let (mut parameters, mut nodes) = both?;
         let cluster = source.cluster(&parameters);
-        let mut nodes = self.nodes(&mut source)?;
         nodes.check(request, Some(&cluster), context, !self.take)?;
         if let Some(node) = nodes.source() {
             parameters.learn_of_checksums(node.setting("data_checksums")?.as_deref());
@@ -213,6 +201,28 @@ impl<'r> Gathering<'r, '_, '_> {
             nodes,
             identity,
         })
+    }
+
+    /// What the backup says of its server, and the nodes.
+    fn both_sides(
+        &self,
+        barman: &BarmanSource,
+        source: &mut BackupSource,
+    ) -> Result<(ServerParameters, Nodes), CloneError> {
+        let parameters = source.wanted.parameters(&mut source.barman, self.context)?;
+        if source.chain.is_some() && parameters.manifest.is_none() {
+            return Err(source.wanted.incomplete("backup_manifest"));
+        }
+        if barman.transfer.require_manifest && parameters.manifest.is_none() {
+            return Err(CloneError::NoManifest {
+                backup: source.wanted.backup.id.clone(),
+            });
+        }
+        if !self.take {
+            self.context.observer.event(Event::ServerParametersFetched);
+        }
+        let nodes = self.nodes(source)?;
+        Ok((parameters, nodes))
     }
 
     fn server(&self, server: &'r ServerSource) -> Result<Found<'r>, CloneError> {

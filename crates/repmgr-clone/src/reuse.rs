@@ -140,7 +140,7 @@ impl Reused {
         }
         for (n, listing) in files.listings.iter().enumerate() {
             let tree = trees.get(n);
-            let (mut state, same_size) = look_at(listing, tree, rule == Rule::SizeAndTime)?;
+            let (mut state, same_size) = look_at(listing, tree, rule)?;
             let right = match rule {
                 Rule::Nothing | Rule::Blocks => Vec::new(),
                 Rule::SizeAndTime => same_size,
@@ -203,7 +203,9 @@ impl Reused {
 }
 
 /// What is here of each file, as far as it costs nothing to see; and those that may be right.
-fn look_at(listing: &Listing, tree: &Tree, and_time: bool) -> Result<(Vec<Here>, Vec<usize>), TreeError> {
+fn look_at(listing: &Listing, tree: &Tree, rule: Rule) -> Result<(Vec<Here>, Vec<usize>), TreeError> {
+    // A smaller file that is known to differ is fetched as soon as it is compared.
+    let worth_it = if rule == Rule::Blocks { 1 } else { 64 << 10 };
     let (mut state, mut same_size) = (vec![Here::Nothing; listing.len()], Vec::new());
     for (index, entry) in listing.iter().enumerate() {
         if entry.kind != EntryKind::File {
@@ -212,10 +214,10 @@ fn look_at(listing: &Listing, tree: &Tree, and_time: bool) -> Result<(Vec<Here>,
         let Some(here) = tree.metadata(as_path(entry.path))? else {
             continue;
         };
-        if here.kind == Kind::File && here.size > 0 {
+        if here.kind == Kind::File && here.size >= worth_it {
             state[index] = Here::Old;
         }
-        let same_time = !and_time || here.modified == entry.modified;
+        let same_time = rule != Rule::SizeAndTime || here.modified == entry.modified;
         if here.kind == Kind::File && here.size == entry.size && same_time {
             same_size.push(index);
         }
