@@ -17,7 +17,7 @@ use crate::path::shown;
 use crate::progress::{Count, Counted, Progress};
 use crate::revise::Kept;
 use crate::sink::{OldFiles, Sink, SinkError};
-use crate::wire::{StreamError, choose_codec, chosen_codec, lz4};
+use crate::wire::{StreamError, choose_codec, decoded, lz4};
 
 /// Says which codec it took from "$2" and sends an archive of the names on standard input. tar
 /// runs the compressor itself, so its exit code speaks for both; before 1.27 it could not pass
@@ -63,9 +63,6 @@ pub(crate) const WRITTEN_MEANWHILE: &str = "it was written while it was read";
 const SAMPLE_BLOCK: u64 = 128 << 10;
 /// A smaller file says little, and a smaller batch is not worth the time.
 const WORTH_A_SAMPLE: u64 = 1 << 20;
-
-/// `zstd -1` needs 19; a far side that claims more wants our memory.
-pub(crate) const WINDOW_LOG: u32 = 23;
 
 /// What all batches of a transfer have in common.
 pub(crate) struct Fetcher<'a> {
@@ -236,12 +233,11 @@ impl Task<'_> {
         count: &mut Count<'_>,
         at: &mut usize,
     ) -> Result<Stream, TransferError> {
-        let codec = match chosen_codec(wire) {
-            Ok(codec) => codec,
+        let (codec, input) = match decoded(wire) {
+            Ok(decoded) => decoded,
             Err(e) => return self.broken(e),
         };
-        let decoder = codec.decoder(wire, WINDOW_LOG);
-        let mut archive = Archive::new(decoder.map_err(|e| self.malformed(e.to_string()))?);
+        let mut archive = Archive::new(input);
         let mut missing = None;
         loop {
             match archive.next() {

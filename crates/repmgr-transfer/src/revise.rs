@@ -11,11 +11,11 @@ use openssl::sha::sha256;
 use repmgr_remote::{Connection, ShellCommand};
 
 use crate::error::{TransferError, said};
-use crate::fetch::{Fetched, Stream, Task, WINDOW_LOG};
+use crate::fetch::{Fetched, Stream, Task};
 use crate::path::shown;
 use crate::progress::{Count, Counted};
 use crate::sink::OldFiles;
-use crate::wire::{StreamError, choose_codec, chosen_codec, lz4};
+use crate::wire::{StreamError, choose_codec, decoded, lz4};
 
 /// As in the program, with the next three. The page of nearly every PostgreSQL.
 const BLOCK: usize = 8192;
@@ -137,19 +137,17 @@ impl Task<'_> {
         kept: &mut Kept,
         at: &mut usize,
     ) -> Result<Stream, TransferError> {
-        let codec = match chosen_codec(wire) {
-            Ok(codec) => codec,
+        let (codec, mut input) = match decoded(wire) {
+            Ok(decoded) => decoded,
             Err(e) => return self.broken(e),
         };
-        let decoder = codec.decoder(wire, WINDOW_LOG);
-        let mut decoder = decoder.map_err(|e| self.malformed(e.to_string()))?;
         while *at < self.batch.files.len() {
-            if let Err(e) = self.revise_file(old, blocks[*at], &mut decoder, count, kept, *at)? {
+            if let Err(e) = self.revise_file(old, blocks[*at], &mut input, count, kept, *at)? {
                 return self.broken(e);
             }
             *at += 1;
         }
-        match decoder.fill_buf() {
+        match input.fill_buf() {
             Ok([]) => Ok(Stream::Whole(codec)),
             Ok(_) => Err(self.malformed("more than was asked for is in it".to_owned())),
             Err(e) => self.broken(e.into()),

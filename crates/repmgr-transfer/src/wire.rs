@@ -1,6 +1,6 @@
 //! What all streams from the far side have in common.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 
 use repmgr_remote::RemoteError;
 
@@ -80,4 +80,14 @@ pub(crate) fn chosen_codec(input: &mut impl Read) -> Result<Codec, StreamError> 
     }
     let codec = Codec::ALL.into_iter().find(|c| c.name().as_bytes() == line);
     codec.ok_or_else(|| StreamError::Malformed(format!("it begins with \"{}\"", shown(&line))))
+}
+
+/// `zstd -1` needs 19; a far side that claims more wants our memory.
+const WINDOW_LOG: u32 = 23;
+
+/// What comes after that line, as it was before the far side compressed it.
+pub(crate) fn decoded<'r>(mut input: impl Read + 'r) -> Result<(Codec, Box<dyn BufRead + 'r>), StreamError> {
+    let codec = chosen_codec(&mut input)?;
+    let decoder = codec.decoder(input, WINDOW_LOG);
+    Ok((codec, decoder.map_err(|e| StreamError::Malformed(e.to_string()))?))
 }

@@ -63,6 +63,8 @@ pub struct TreeFile {
     copied: u64,
     /// There was something before.
     revised: bool,
+    /// For what is kept, once something is.
+    buffer: Vec<u8>,
 }
 
 impl TreeFile {
@@ -86,6 +88,7 @@ impl TreeFile {
             on_its_way: 0,
             copied: 0,
             revised: false,
+            buffer: Vec::new(),
         }
     }
 
@@ -135,15 +138,16 @@ impl TreeFile {
     pub fn keep(&mut self, length: u64, show: &mut dyn FnMut(&[u8])) -> Result<(), TreeError> {
         self.written += length;
         self.check_length()?;
-        let mut buffer = vec![0; CHUNK.min(length) as usize];
+        let most = CHUNK.min(length) as usize;
+        if self.buffer.len() < most {
+            self.buffer.resize(most, 0);
+        }
         let mut left = length;
         while left > 0 {
-            let next = &mut buffer[..CHUNK.min(left) as usize];
-            self.file
-                .read_exact(next)
-                .map_err(|source| self.failed("read", source))?;
-            show(next);
-            left -= next.len() as u64;
+            let next = &mut self.buffer[..CHUNK.min(left) as usize];
+            let read = self.file.read_exact(next).map(|()| show(next));
+            read.map_err(|source| self.failed("read", source))?;
+            left -= CHUNK.min(left);
         }
         Ok(())
     }
