@@ -13,6 +13,7 @@ use super::data::{self, Scale, Size};
 use super::measure::{Run, measure};
 use super::relay;
 use super::report::{self, Row};
+use super::{choose, in_turn};
 use crate::prepare::{self, Steps};
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -23,7 +24,7 @@ const FAR: &str = "faraway";
 pub(crate) struct Arguments {
     /// How often each way is measured, in turn
     #[arg(long, default_value_t = 5)]
-    rounds: u32,
+    rounds: usize,
     /// What is cloned
     #[arg(long, value_enum, default_value = "normal")]
     scale: Scale,
@@ -56,11 +57,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 
     steps.begin("Those who take part");
-    let mut contenders = contenders(arguments, &lab, Contenders::new(&lab, &repmgr)?)?;
-    let wanted =
-        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|word| name.contains(word));
-    contenders.retain(|contender| wanted(&contender.name));
-    ensure!(!contenders.is_empty(), "there is none of that name");
+    let all = contenders(arguments, &lab, Contenders::new(&lab, &repmgr)?)?;
+    let contenders = choose(all, |contender| &contender.name, &arguments.only)?;
     for contender in &contenders {
         println!("{}", contender.name);
     }
@@ -79,16 +77,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .iter()
         .map(|contender| Row::new(&contender.name))
         .collect();
-    for round in 0..arguments.rounds {
-        steps.begin(&format!("Round {} of {}", round + 1, arguments.rounds));
-        for turn in 0..contenders.len() {
-            // Each begins a round once: who comes after whom must not decide.
-            let at = (turn + round as usize) % contenders.len();
-            let run = one_run(&lab, &contenders[at], backup)?;
-            println!("{run}  {}", rows[at].name);
-            rows[at].runs.push(run);
-        }
-    }
+    in_turn(&steps, arguments.rounds, contenders.len(), |at, _| {
+        let run = one_run(&lab, &contenders[at], backup)?;
+        println!("{run}  {}", rows[at].name);
+        rows[at].runs.push(run);
+        Ok(())
+    })?;
     println!(
         "\n{what}, medians of {} rounds; {machine}.\n\n{}",
         arguments.rounds,

@@ -9,8 +9,10 @@ mod relay;
 mod report;
 mod wal;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Subcommand;
+
+use crate::prepare::Steps;
 
 #[derive(Subcommand)]
 pub(crate) enum Task {
@@ -20,6 +22,31 @@ pub(crate) enum Task {
     Rebuild(rebuild::Arguments),
     /// Archived WAL one segment after another, and a standby's replay: ours and barman-wal-restore
     Wal(wal::Arguments),
+}
+
+/// Those with one of the words in their name, or all if there is no word.
+fn choose<T>(all: Vec<T>, name: impl Fn(&T) -> &str, words: &[String]) -> Result<Vec<T>> {
+    let wanted = |one: &T| words.is_empty() || words.iter().any(|word| name(one).contains(word));
+    let chosen: Vec<T> = all.into_iter().filter(wanted).collect();
+    ensure!(!chosen.is_empty(), "there is none of that name");
+    Ok(chosen)
+}
+
+/// Each of so many has its turn in every round, and begins a round once: who comes after whom must not
+/// decide. `turn` gets its number and that of the round.
+fn in_turn(
+    steps: &Steps,
+    rounds: usize,
+    count: usize,
+    mut turn: impl FnMut(usize, usize) -> Result<()>,
+) -> Result<()> {
+    for round in 0..rounds {
+        steps.begin(&format!("Round {} of {rounds}", round + 1));
+        for place in 0..count {
+            turn((place + round) % count, round)?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn run(task: &Task) -> Result<()> {

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use repmgr_lab::{Lab, StopMode, check, packages};
 
@@ -14,6 +14,7 @@ use super::contender::{Contender, Contenders};
 use super::data::{self, Scale};
 use super::measure::measure;
 use super::report::{self, Row};
+use super::{choose, in_turn};
 use crate::prepare::{self, Steps};
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -23,7 +24,7 @@ const PAGE: usize = 8192;
 pub(crate) struct Arguments {
     /// How often each way is measured, in turn
     #[arg(long, default_value_t = 5)]
-    rounds: u32,
+    rounds: usize,
     /// What differs
     #[arg(long, value_enum, default_value = "pages")]
     differ: Differ,
@@ -53,11 +54,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let lab = data::fill(Lab::builder().on_step(on_step), Scale::Normal, false).build()?;
 
     steps.begin("Those who take part");
-    let mut contenders = contenders(Contenders::new(&lab, &repmgr)?)?;
-    let wanted =
-        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|word| name.contains(word));
-    contenders.retain(|contender| wanted(&contender.name));
-    ensure!(!contenders.is_empty(), "there is none of that name");
+    let all = contenders(Contenders::new(&lab, &repmgr)?)?;
+    let contenders = choose(all, |contender| &contender.name, &arguments.only)?;
     for contender in &contenders {
         println!("{}", contender.name);
     }
@@ -74,20 +72,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .iter()
         .map(|contender| Row::new(&contender.name))
         .collect();
-    for round in 0..arguments.rounds {
-        steps.begin(&format!("Round {} of {}", round + 1, arguments.rounds));
-        for turn in 0..contenders.len() {
-            // Each begins a round once: who comes after whom must not decide.
-            let at = (turn + round as usize) % contenders.len();
-            let (contender, old) = (&contenders[at], &olds[at]);
-            old.put_back(&lab, arguments.differ)?;
-            let run = measure(&lab, &contender.command).with_context(|| contender.name.clone())?;
-            println!("{run}  {}", contender.name);
-            old.check(&contender.name)?;
-            put_away(&lab, &contender.dir)?;
-            rows[at].runs.push(run);
-        }
-    }
+    in_turn(&steps, arguments.rounds, contenders.len(), |at, _| {
+        let (contender, old) = (&contenders[at], &olds[at]);
+        old.put_back(&lab, arguments.differ)?;
+        let run = measure(&lab, &contender.command).with_context(|| contender.name.clone())?;
+        println!("{run}  {}", contender.name);
+        old.check(&contender.name)?;
+        put_away(&lab, &contender.dir)?;
+        rows[at].runs.push(run);
+        Ok(())
+    })?;
     println!(
         "\n{what}, 1 percent differs ({:?}), medians of {} rounds; {machine}.\n\n{}",
         arguments.differ,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use repmgr_lab::{BackupMethod, BarmanVersion, Instance, Lab, Scratch, StopMode, check, packages};
 
-use super::report;
+use super::{choose, in_turn, report};
 use crate::prepare::{self, Steps};
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -55,25 +55,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let lab = lab(arguments)?;
     steps.begin(&format!("Writing {} segments of WAL", arguments.segments));
     let (standby, names) = write(&lab, arguments)?;
-    let mut contenders = contenders(&lab, &program)?;
-    let wanted =
-        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|word| name.contains(word));
-    contenders.retain(|contender| wanted(contender.name));
-    ensure!(!contenders.is_empty(), "there is none of that name");
-    for round in 0..arguments.rounds {
-        steps.begin(&format!("Round {} of {}", round + 1, arguments.rounds));
-        for turn in 0..contenders.len() {
-            // Each begins a round once: who comes after whom must not decide.
-            let at = (turn + round) % contenders.len();
-            let contender = &mut contenders[at];
-            one_after_another(&lab, contender, &names)?;
-            println!("{:7.2} s  {}", contender.totals[round], contender.name);
-            if !arguments.no_replay {
-                replay(&lab, contender, &standby)?;
-                println!("{:7.0} MB/s replayed", rate(&names, contender.replays[round]));
-            }
+    let all = contenders(&lab, &program)?;
+    let mut contenders = choose(all, |contender| contender.name, &arguments.only)?;
+    in_turn(&steps, arguments.rounds, contenders.len(), |at, round| {
+        let contender = &mut contenders[at];
+        one_after_another(&lab, contender, &names)?;
+        println!("{:7.2} s  {}", contender.totals[round], contender.name);
+        if !arguments.no_replay {
+            replay(&lab, contender, &standby)?;
+            println!("{:7.0} MB/s replayed", rate(&names, contender.replays[round]));
         }
-    }
+        Ok(())
+    })?;
     println!(
         "\n{} segments of 16 MiB, Barman {}, medians of {} rounds; {machine}.\n\n{}",
         names.len(),
