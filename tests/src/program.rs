@@ -116,17 +116,28 @@ impl Running {
     /// # Errors
     /// If the program ends first or nothing happens for a minute.
     pub fn wait_for_files(&mut self, data_dir: &Path, bytes: u64) -> Result<()> {
+        let what = format!("{bytes} bytes in \"{}\"", data_dir.display());
+        self.wait_until(&what, |_| Ok(size_of(data_dir) >= bytes))
+    }
+
+    /// Waits until it has said this.
+    ///
+    /// # Errors
+    /// If the program ends first or nothing happens for a minute.
+    pub fn wait_for_words(&mut self, words: &str) -> Result<()> {
+        self.wait_until(&format!("\"{words}\""), |running| {
+            Ok(running.said()?.contains(words))
+        })
+    }
+
+    fn wait_until(&mut self, what: &str, done: impl Fn(&Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
-        while size_of(data_dir) < bytes {
+        while !done(self)? {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended with {status}, too soon:\n{}", self.said()?);
             }
             if Instant::now() > deadline {
-                bail!(
-                    "no {bytes} bytes in \"{}\":\n{}",
-                    data_dir.display(),
-                    self.said()?
-                );
+                bail!("no {what}:\n{}", self.said()?);
             }
             sleep(Duration::from_millis(10));
         }
