@@ -8,11 +8,13 @@ mod program;
 mod relay;
 mod snapshot;
 mod standby;
+mod terminal;
 
 pub use program::{Running, clone, clone_in, node, output, run, said};
 pub use relay::Relay;
 pub use snapshot::Snapshot;
 pub use standby::{Standby, assert_cannot_start, assert_standby, assert_takes_writes};
+pub use terminal::{Terminal, screen};
 
 use std::io::Write;
 use std::time::Duration;

@@ -21,6 +21,7 @@ mod output;
 mod replication_config;
 mod source_faults;
 mod tablespaces;
+mod terminal;
 mod this_host;
 mod unreachable;
 

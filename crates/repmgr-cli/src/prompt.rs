@@ -35,8 +35,9 @@ impl TerminalPrompt {
     fn ask(&self, question: &str, hidden: bool) -> io::Result<Option<String>> {
         self.log.suspend(|| {
             let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
-            write!(&terminal, "{question}")?;
+            // First of all: whoever answers at once must not be seen, and nothing of it be lost.
             let hidden = hidden.then(|| Hidden::new(&terminal)).transpose()?;
+            write!(&terminal, "{question}")?;
             let answer = read_line(&terminal, &self.cancel);
             if hidden.is_some() {
                 // The user's own line feed was not shown.

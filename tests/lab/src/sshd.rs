@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::cache;
@@ -178,10 +178,17 @@ impl Sshd {
     /// its own.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// If a name is taken, for ssh would go by the older section, or the file cannot be written.
     pub fn add_host(&self, names: &str, settings: &[(&str, &str)]) -> Result<()> {
         let (dir, port, user) = (self.scratch.join("ssh"), self.port, &self.scratch.account().name);
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names.split(' ') {
+            let mut taken = hosts.lines().filter_map(|line| line.strip_prefix("Host "));
+            ensure!(
+                !taken.any(|names| names.split(' ').any(|taken| taken == name)),
+                "there is a host \"{name}\" already"
+            );
+        }
         writeln!(hosts, "Host {names}")?;
         let own = [
             ("HostName", "127.0.0.1".to_owned()),
@@ -240,7 +247,7 @@ impl Sshd {
             .with_context(|| format!("sshd.pid holds \"{pid}\""))?;
         signal_family(pid, signal)?;
         let gone = poll(LIMIT, || Ok(!is_alive(pid)))?;
-        anyhow::ensure!(gone, "sshd (process {pid}) does not end");
+        ensure!(gone, "sshd (process {pid}) does not end");
         match std::fs::remove_file(self.file("sshd.pid")) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
             _ => Ok(()),

@@ -9,7 +9,8 @@ use super::rate::{Rate, in_words, percent};
 use crate::log::Log;
 
 const REDRAWS_PER_SECOND: u8 = 10;
-const TEMPLATE: &str = "[{bar:20}] {wide_msg}";
+/// So short that the rest mostly fits into 80 columns.
+const TEMPLATE: &str = "[{bar:10}] {wide_msg}";
 /// ASCII, which every terminal has.
 const CHARACTERS: &str = "=> ";
 
