@@ -129,7 +129,12 @@ struct Gathering<'r, 'a, 'c> {
 impl<'r> Gathering<'r, '_, '_> {
     fn barman(&self, barman: &'r BarmanSource) -> Result<Found<'r>, CloneError> {
         let (request, context) = (self.request, self.context);
-        let mut source = BackupSource::open(barman, request, context)?;
+        // One for the hold, and those of the copy.
+        let sessions = || match self.take {
+            true => 1 + wire_options(barman, context).jobs.get(),
+            false => 0,
+        };
+        let mut source = BackupSource::open(barman, request, sessions, context)?;
         if !self.take {
             context.observer.event(Event::BackupFound {
                 server: barman.address.server.clone(),
@@ -142,11 +147,6 @@ impl<'r> Gathering<'r, '_, '_> {
         let places = place::inspect_outside(request, self.target, source.origins(), context)?;
         self.check_space(&source, &places)?;
         context.cancel.check()?;
-        if self.take {
-            // One for the hold, and those of the copy: they need not wait for what comes until then.
-            let sessions = source.wanted.sessions(&wire_options(barman, context));
-            barman.host.connect_ahead(1 + sessions);
-        }
 
         context.observer.event(Event::FetchingServerParameters);
         let backups: Vec<Backup> = source.backups().cloned().collect();

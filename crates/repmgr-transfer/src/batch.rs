@@ -164,7 +164,7 @@ impl<'l> Plan<'l> {
 }
 
 /// How many connections are of use; at least one.
-pub(crate) fn useful_sessions(cost: u64, most: usize) -> usize {
+fn useful_sessions(cost: u64, most: usize) -> usize {
     let useful = usize::try_from(cost / WORTH_A_LOGIN).unwrap_or(usize::MAX);
     most.min(useful).max(1)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use repmgr_remote::Host;
 use repmgr_types::CancelToken;
 
-use crate::batch::{Plan, useful_sessions};
+use crate::batch::Plan;
 use crate::codec::{Codec, Compression};
 use crate::error::{FarFile, TransferError};
 use crate::listing::Listing;
@@ -42,13 +42,6 @@ impl Default for Options {
             idle_timeout: Duration::from_secs(120),
             cancel: CancelToken::new(),
         }
-    }
-}
-
-impl Options {
-    /// How many sessions a transfer of about so many bytes opens.
-    pub fn sessions(&self, bytes: u64) -> usize {
-        useful_sessions(bytes, self.jobs.get())
     }
 }
 

@@ -35,16 +35,19 @@ pub(crate) struct BackupSource {
 
 impl BackupSource {
     /// Finds the backup, and proves that every file of it can be listed and read; of an increment also that
-    /// it can be combined here.
+    /// it can be combined here. Begins to log in so many times more, for the next connections.
     pub(crate) fn open(
         source: &BarmanSource,
         request: &CloneRequest,
+        ahead: impl FnOnce() -> usize,
         context: &Context<'_>,
     ) -> Result<Self, CloneError> {
         context.observer.event(Event::VerifyingBackup {
             server: source.address.server.clone(),
         });
         let mut barman = Barman::connect(&*source.host, source.address.clone())?;
+        // Barman needs longer to start than they need to log in.
+        source.host.connect_ahead(ahead());
         let backup = barman.find_backup(&source.backup)?;
         let chain = Chain::find(&mut barman, &backup, request, context)?;
         let wanted = Stored::list(&mut barman, backup, context)?;

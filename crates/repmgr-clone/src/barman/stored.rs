@@ -2,7 +2,7 @@
 
 use repmgr_barman::{Backup, Barman, Form};
 use repmgr_datadir::{PG_CONTROL, PG_CONTROL_SIZE, PgControlHead};
-use repmgr_transfer::{Options, read_file};
+use repmgr_transfer::read_file;
 use repmgr_types::SystemId;
 use repmgr_verify::{ClusterPages, ControlFileError, Manifest, PageLayout, PageRules};
 
@@ -88,14 +88,6 @@ impl Stored {
         match &self.content {
             Content::Files(files) => files.total_size(),
             Content::Archives(archives) => archives.total_size(),
-        }
-    }
-
-    /// How many sessions fetch it, if all of it is to be fetched.
-    pub(crate) fn sessions(&self, options: &Options) -> usize {
-        match &self.content {
-            Content::Files(files) => options.sessions(files.total_size()),
-            Content::Archives(archives) => archives.sessions(options),
         }
     }
 
