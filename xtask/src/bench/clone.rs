@@ -118,7 +118,7 @@ fn lab(arguments: &Arguments) -> Result<Lab> {
     if arguments.new_barman {
         builder = builder.barman(BarmanVersion::V3_19);
     }
-    data::fill(builder, arguments.scale, arguments.incompressible).build()
+    data::fill(builder, arguments.scale, arguments.incompressible, 1).build()
 }
 
 fn contenders(arguments: &Arguments, lab: &Lab, mut make: Contenders<'_>) -> Result<Vec<Contender>> {

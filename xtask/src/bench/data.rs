@@ -20,22 +20,23 @@ pub(crate) enum Scale {
     Large,
 }
 
-/// Tables as they are in use: pgbench's, orders with indexes, and many small ones.
+/// Tables as they are in use: pgbench's, orders with indexes, and many small ones. The large ones have so
+/// many times their rows.
 const USUAL: &[&str] = &[
     "create table pgbench_accounts (aid int not null, bid int not null, abalance int, filler char(84))",
-    "insert into pgbench_accounts select n, (n - 1) / 100000 + 1, 0, '' from generate_series(1, 3000000) n",
+    "insert into pgbench_accounts select n, (n - 1) / 100000 + 1, 0, '' from generate_series(1, $times * 3000000) n",
     "alter table pgbench_accounts add primary key (aid)",
     "create table orders (id bigint not null, customer int not null, state text not null, reference text not null, \
      amount numeric(12, 2) not null, placed timestamptz not null) tablespace fast",
     "insert into orders select n, (random() * 200000)::int, (array['new', 'paid', 'packed', 'sent', 'returned'])[1 + \
      n % 5], md5(n::text), (random() * 1000)::numeric(12, 2), '2024-01-01'::timestamptz + n * interval '7.3 s' from \
-     generate_series(1, 2600000) n",
+     generate_series(1, $times * 2600000) n",
     "alter table orders add primary key (id) using index tablespace fast",
     "create index on orders (customer) tablespace fast",
     "create index on orders (placed) tablespace fast",
     "create table events tablespace history as select n as id, now() - n * interval '1 s' as at, \
      jsonb_build_object('user', n % 9973, 'action', (array['view', 'click', 'buy'])[1 + n % 3], 'session', \
-     md5((n / 20)::text)) as body from generate_series(1, 1000000) n",
+     md5((n / 20)::text)) as body from generate_series(1, $times * 1000000) n",
     "create index on events (at) tablespace history",
     "do $$ begin for n in 1..110 loop execute format('create table settings_%s (key int primary key, value text); \
      insert into settings_%1$s select g, md5(g::text) from generate_series(1, 200) g', n); end loop; end $$",
@@ -58,8 +59,8 @@ const SETTLE: &[&str] = &["vacuum analyze", "checkpoint"];
 /// Names of the primary's tablespaces.
 pub(crate) const TABLESPACES: [&str; 2] = ["fast", "history"];
 
-/// Puts the data into a lab to be.
-pub(crate) fn fill(builder: LabBuilder, scale: Scale, incompressible: bool) -> LabBuilder {
+/// Puts the data into a lab to be, or so many times as much.
+pub(crate) fn fill(builder: LabBuilder, scale: Scale, incompressible: bool, times: u32) -> LabBuilder {
     let statements = match (scale, incompressible) {
         (Scale::Normal, false) => USUAL,
         (Scale::Normal, true) => RANDOM,
@@ -79,7 +80,7 @@ pub(crate) fn fill(builder: LabBuilder, scale: Scale, incompressible: bool) -> L
             sql: statements
                 .iter()
                 .chain(SETTLE)
-                .map(|&sql| sql.to_owned())
+                .map(|sql| sql.replace("$times", &times.to_string()))
                 .collect(),
             ..PrimaryOptions::default()
         })

@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// What differs
     #[arg(long, value_enum, default_value = "pages")]
     differ: Differ,
+    /// So many times the data of 1.1 GB
+    #[arg(long, default_value_t = 1)]
+    times: u32,
     /// Only ways with this in their name
     #[arg(long, value_name = "WORD")]
     only: Vec<String>,
@@ -51,7 +54,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let repmgr = build(&steps)?;
     let machine = report::machine()?;
     let on_step = move |what: &str| Steps::new().begin(what);
-    let lab = data::fill(Lab::builder().on_step(on_step), Scale::Normal, false).build()?;
+    let lab = data::fill(
+        Lab::builder().on_step(on_step),
+        Scale::Normal,
+        false,
+        arguments.times,
+    )
+    .build()?;
 
     steps.begin("Those who take part");
     let all = contenders(Contenders::new(&lab, &repmgr)?)?;
