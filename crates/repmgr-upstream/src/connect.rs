@@ -7,12 +7,12 @@ use std::time::Duration;
 use postgres_openssl::MakeTlsConnector;
 use repmgr_types::Conninfo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode as WireMode;
 use tokio_postgres::{Client, Connection, NoTls};
 
+use crate::event_loop::EventLoop;
 use crate::params::{Place, Request, Target, Wanted};
 use crate::passfile::Passfile;
 use crate::replication::startup;
@@ -131,11 +131,11 @@ impl<'a> Connector<'a> {
         for wanted in wishes {
             failures.clear();
             for target in &request.targets {
-                let runtime = Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .map_err(ConnectError::Runtime)?;
-                let session = self.target(target, runtime);
+                let event_loop = EventLoop::new().map_err(ConnectError::Runtime)?;
+                let open = event_loop.wait(self.any_address(target));
+                let session = open
+                    .map_err(ConnectError::Runtime)?
+                    .map(|(client, driver)| Session::new(event_loop, client, driver));
                 match session.and_then(|session| accept(session, target, *wanted)) {
                     Ok(accepted) => return Ok(accepted),
                     Err(failure) => {
@@ -152,17 +152,6 @@ impl<'a> Connector<'a> {
     }
 
     /// Tries every address of `target`.
-    fn target(&self, target: &Target, runtime: Runtime) -> Result<Session, Failure> {
-        match runtime.block_on(self.any_address(target)) {
-            Ok((client, driver)) => Ok(Session::new(runtime, client, driver)),
-            Err(failure) => {
-                // A name look-up may still be under way.
-                runtime.shutdown_background();
-                Err(failure)
-            }
-        }
-    }
-
     async fn any_address(&self, target: &Target) -> Result<(Client, JoinHandle<()>), Failure> {
         let limit = self.request.timeout;
         let mut last = Failure::Network(io::ErrorKind::AddrNotAvailable.into());

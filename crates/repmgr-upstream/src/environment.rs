@@ -76,6 +76,14 @@ impl Environment {
         self
     }
 
+    /// This one without a password and the name of a password file; `None` if it has neither.
+    pub fn without_password(&self) -> Option<Self> {
+        let mut without = self.clone();
+        let password = without.variables.remove("PGPASSWORD");
+        let file = without.variables.remove("PGPASSFILE");
+        password.or(file).map(|_| without)
+    }
+
     /// Sets the directory in which `.pgpass`, `.pg_service.conf` and `.postgresql` are looked for.
     #[must_use]
     pub fn with_home(mut self, home: impl Into<PathBuf>) -> Self {

@@ -4,7 +4,9 @@
 //! [`connect`] takes a [`Conninfo`](repmgr_types::Conninfo) and an [`Environment`] and gives an
 //! [`Upstream`]. Every call blocks and every call ends: connecting after `connect_timeout`
 //! (2 s unless set, as in repmgr), a query after [`QUERY_TIMEOUT`], also when the server
-//! accepts and never answers. Not for use inside an async task.
+//! accepts and never answers. Each session has its own tokio runtime. Calls work inside another
+//! one too, each on a thread of its own, but hold up the task all the same: use `spawn_blocking`
+//! there. A session dropped inside a runtime does not block; a thread says goodbye to the server.
 //!
 //! [`connect_replication`] opens the other kind of connection, the one a standby streams over, and
 //! [`BaseBackup`], [`VerifyBackup`] and [`CombineBackup`] run PostgreSQL's own `pg_basebackup`,
@@ -34,6 +36,7 @@ mod config_files;
 mod connect;
 mod environment;
 mod error;
+mod event_loop;
 mod nodes;
 mod params;
 mod passfile;

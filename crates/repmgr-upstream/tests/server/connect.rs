@@ -14,7 +14,10 @@ use openssl::rsa::Rsa;
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509NameBuilder};
 use repmgr_types::Conninfo;
-use repmgr_upstream::{ConnectError, ConnectErrorKind, Environment, Failure, connect, connect_replication};
+use repmgr_upstream::{
+    ConnectError, ConnectErrorKind, Environment, Failure, Upstream, connect, connect_replication,
+};
+use tokio::runtime::{Builder, Runtime};
 
 /// Each user can come in one way only.
 const HBA: &str = "host all trusted 127.0.0.1/32 trust
@@ -81,6 +84,16 @@ fn encrypted(server: &Server, conninfo: &str) -> Result<bool, ConnectError> {
     )?;
     let ssl = upstream.is_encrypted().unwrap();
     Ok(ssl)
+}
+
+fn closed_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// As a program that embeds this crate may have them.
+fn runtimes() -> [Runtime; 2] {
+    [Builder::new_current_thread(), Builder::new_multi_thread()].map(|mut kind| kind.build().unwrap())
 }
 
 fn failure(error: &ConnectError) -> &Failure {
@@ -274,11 +287,7 @@ fn channel_binding_is_used_where_demanded_or_the_connection_refused() {
 
 #[test]
 fn a_closed_port_is_unreachable() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = closed_port();
     let conninfo = Conninfo::parse(&format!("host=127.0.0.1 port={port} user=u password=s3cret")).unwrap();
     let error = connect(&conninfo, &Environment::empty()).unwrap_err();
     assert_eq!(error.kind(), ConnectErrorKind::Unreachable);
@@ -310,11 +319,7 @@ fn a_server_that_accepts_and_never_answers_times_out() {
 #[test]
 fn the_next_host_is_tried_if_one_is_unreachable_but_not_if_it_refuses() {
     let server = server();
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let closed = closed_port();
     let both = |user: &str, first: u16, second: u16| {
         let text = format!("host=127.0.0.1,127.0.0.1 port={first},{second} user={user} dbname=postgres");
         connect(&Conninfo::parse(&text).unwrap(), &environment())
@@ -340,4 +345,36 @@ fn a_service_file_can_hold_it_all() {
     fs::write(home.path().join(".pg_service.conf"), text).unwrap();
     let conninfo = Conninfo::parse("service=up").unwrap();
     connect(&conninfo, &Environment::empty().with_home(home.path())).unwrap();
+}
+
+#[test]
+fn inside_a_runtime_a_closed_port_is_unreachable_too() {
+    // By name: looking it up takes a thread of the runtime's own.
+    let text = format!("host=localhost port={} user=u", closed_port());
+    let conninfo = Conninfo::parse(&text).unwrap();
+    for runtime in runtimes() {
+        let error = runtime.block_on(async { connect(&conninfo, &Environment::empty()).unwrap_err() });
+        assert_eq!(error.kind(), ConnectErrorKind::Unreachable, "{error:?}");
+    }
+}
+
+#[test]
+fn inside_a_runtime_sessions_work_and_can_be_dropped() {
+    async fn session(server: Arc<Server>) -> Upstream {
+        let upstream = connect(&server.conninfo("dbname=postgres"), &environment()).unwrap();
+        let replication = server.conninfo("user=scram password='pa:ss\\\\word'");
+        let walsender = connect_replication(&replication, &environment()).unwrap();
+        let id = upstream.system_identifier().unwrap();
+        assert_eq!(walsender.identify_system().unwrap().system_identifier, id);
+        upstream
+    }
+    let server = server();
+    for runtime in runtimes() {
+        runtime.block_on(async {
+            drop(session(server.clone()).await);
+            let upstream = tokio::spawn(session(server.clone())).await.unwrap();
+            let blocking = tokio::task::spawn_blocking(move || upstream.is_in_recovery().unwrap());
+            assert!(!blocking.await.unwrap());
+        });
+    }
 }
