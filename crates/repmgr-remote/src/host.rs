@@ -25,9 +25,9 @@ pub trait Host: Send + Sync {
     /// One more authenticated connection; a worker thread wants its own.
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError>;
 
-    /// Begins to log in so many times in the background, for the next calls of [`connect`](Self::connect):
-    /// for a caller who will need that many and has something else to do first. One that fails is made
-    /// again by `connect`, which tells why.
+    /// Has so many logins under way in the background, for the next calls of [`connect`](Self::connect): for a
+    /// caller who will need that many and has something else to do first. These ask the user nothing;
+    /// one that fails is made again by `connect`, which may ask, and tells why.
     fn connect_ahead(&self, count: usize) {
         let _ = count;
     }

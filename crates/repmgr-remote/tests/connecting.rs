@@ -3,18 +3,23 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use common::{Relay, Server, eventually, free_port, keygen};
 use repmgr_remote::{
     ConnectError, ConnectErrorKind, Connection, Host, Prompt, ShellCommand, SshHost, StartOptions, run,
 };
+use repmgr_types::CancelToken;
 
 fn works(mut connection: Box<dyn Connection>) {
     let output = run(
@@ -32,6 +37,14 @@ fn fails(host: &SshHost) -> ConnectError {
         Ok(_) => panic!("connected"),
         Err(e) => e,
     }
+}
+
+/// Cancels a little later.
+fn soon(cancel: CancelToken) {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        cancel.cancel();
+    });
 }
 
 // Host keys.
@@ -205,16 +218,27 @@ fn hashes_patterns_aliases_and_names_without_port_are_found() {
 /// Says the same to every question and counts them.
 struct Answer(&'static str, AtomicUsize);
 
+impl Answer {
+    fn count(&self) {
+        assert_ne!(
+            std::thread::current().name(),
+            Some("ssh-ahead"),
+            "asked in the background"
+        );
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 impl Prompt for Answer {
     fn secret(&self, question: &str) -> Option<String> {
         assert!(question.contains("locked"), "{question}");
-        self.1.fetch_add(1, Ordering::SeqCst);
+        self.count();
         Some(self.0.to_owned())
     }
 
     fn confirm(&self, question: &str) -> bool {
         assert!(question.contains("SHA256:"), "{question}");
-        self.1.fetch_add(1, Ordering::SeqCst);
+        self.count();
         self.0 == "yes"
     }
 }
@@ -429,6 +453,51 @@ fn keys_of_the_agent_are_used_as_the_configuration_allows() {
     assert!(error.to_string().contains("agent at /nowhere"), "{error}");
 }
 
+/// An agent that has a thread for each connection.
+fn fake_agent(socket: &Path, serve: impl Fn(UnixStream) + Send + Sync + 'static) {
+    let listener = UnixListener::bind(socket).unwrap();
+    let serve = Arc::new(serve);
+    // The threads end with the test program.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = Arc::clone(&serve);
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+}
+
+/// Reads all and says nothing.
+fn stay_silent(mut stream: UnixStream) {
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+}
+
+#[test]
+fn an_agent_that_never_answers_is_skipped() {
+    let server = Server::start();
+    let socket = server.path("agent");
+    fake_agent(&socket, stay_silent);
+    let agent = format!("-o IdentityAgent={}", socket.display());
+    let started = Instant::now();
+    works(server.host_with(&agent).connect().unwrap());
+    assert!(started.elapsed() < Duration::from_secs(15));
+
+    let mut options = server.options();
+    options.ssh_options += &format!(" {agent}");
+    soon(options.cancel.clone());
+    let started = Instant::now();
+    let error = fails(&SshHost::new("srv", options).unwrap());
+    assert!(matches!(error.kind, ConnectErrorKind::Cancelled(_)), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+
+    fs::write(server.path("authorized_keys"), "").unwrap();
+    let error = fails(&server.host_with(&agent)).to_string();
+    let skipped = format!("agent at {} (no answer within 5 s)", socket.display());
+    assert!(
+        error.contains(&skipped) && error.contains(&server.path("id").display().to_string()),
+        "{error}"
+    );
+}
+
 // Ways and obstacles.
 
 #[test]
@@ -503,14 +572,9 @@ fn something_that_is_no_ssh_server_does_not_hold_us() {
     assert!(started.elapsed() < Duration::from_secs(10));
     let mut options = server.options();
     options.ssh_options += &format!(" -p {port}");
-    let cancel = options.cancel.clone();
-    let stopper = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
-        cancel.cancel();
-    });
+    soon(options.cancel.clone());
     let error = fails(&SshHost::new("srv", options).unwrap());
     assert!(matches!(error.kind, ConnectErrorKind::Cancelled(_)), "{error}");
-    stopper.join().unwrap();
 }
 
 #[test]
@@ -602,4 +666,64 @@ fn nothing_is_made_ahead_where_the_user_had_to_answer() {
     host.connect_ahead(2);
     works(host.connect().unwrap());
     assert_eq!((prompt.1.load(Ordering::SeqCst), relay.accepted()), (1, 2));
+}
+
+#[test]
+fn logins_made_ahead_ask_nothing() {
+    let server = Server::start();
+    let relay = Relay::before(&server, "");
+    let ask = "-o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=ask";
+    let asked = |prompt: &Answer| prompt.1.load(Ordering::SeqCst);
+    // Where the user had to answer, nothing is made ahead; an accepted key is accepted for all.
+    let (host, prompt) = with_prompt(&server, "yes", ask);
+    works(host.connect().unwrap());
+    assert_eq!((asked(&prompt), relay.accepted()), (1, 1));
+    host.connect_ahead(2);
+    for _ in 0..3 {
+        works(host.connect().unwrap());
+    }
+    assert_eq!((asked(&prompt), relay.accepted()), (1, 4));
+    // Where nobody knew yet, they fail, and the login is made again.
+    let (host, prompt) = with_prompt(&server, "yes", ask);
+    host.connect_ahead(2);
+    eventually("two logins", || relay.accepted() == 6);
+    for _ in 0..2 {
+        works(host.connect().unwrap());
+    }
+    assert_eq!((asked(&prompt), relay.accepted()), (1, 8));
+}
+
+#[test]
+fn a_login_made_ahead_that_hangs_can_be_cancelled() {
+    let server = Server::start();
+    let socket = server.path("agent");
+    let key = server.public_key("id");
+    let blob = STANDARD.decode(key.split_once(' ').unwrap().1).unwrap();
+    let length = |n: usize| u32::try_from(n).unwrap().to_be_bytes();
+    let body = [&[12, 0, 0, 0, 1], &length(blob.len())[..], &blob, &length(0)].concat();
+    let answer = [&length(body.len())[..], &body].concat();
+    let to_sign = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&to_sign);
+    // It lists the key, but the user who should allow its use is away.
+    fake_agent(&socket, move |mut stream| {
+        let mut request = [0; 5];
+        while stream.read_exact(&mut request).is_ok() && request[4] == 11 {
+            stream.write_all(&answer).unwrap();
+        }
+        if request[4] != 11 {
+            seen.fetch_add(1, Ordering::SeqCst);
+            stay_silent(stream);
+        }
+    });
+    let mut options = server.options();
+    options.ssh_options += &format!(" -o IdentityAgent={}", socket.display());
+    let cancel = options.cancel.clone();
+    let host = SshHost::new("srv", options).unwrap();
+    host.connect_ahead(1);
+    eventually("the agent is to sign", || to_sign.load(Ordering::SeqCst) == 1);
+    soon(cancel);
+    let started = Instant::now();
+    let error = fails(&host);
+    assert!(matches!(error.kind, ConnectErrorKind::Cancelled(_)), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3));
 }

@@ -12,9 +12,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ssh2::{ErrorCode, KeyboardInteractivePrompt, Session};
 
-use super::Prompt;
 use super::config::ClientConfig;
 use super::link::{Link, Stop};
+use super::{Prompt, agent};
 use crate::error::ConnectErrorKind as Kind;
 use crate::text::{printable, shorten};
 
@@ -187,6 +187,15 @@ impl Login<'_> {
         files: &mut Vec<KeyFile>,
         certificates: Vec<Vec<u8>>,
     ) -> Result<bool, Stop> {
+        let probed = agent::probe(socket, agent::LIMIT, self.link.cancel()).map_err(Stop::Cancelled)?;
+        if let Err(why) = probed {
+            // Whoever had to wait for it wants to know, also if another key logs in.
+            if why.kind() == ErrorKind::TimedOut {
+                log::warn!("the agent at \"{}\" is not used: {why}", socket.display());
+            }
+            self.tried.push(format!("agent at {} ({why})", socket.display()));
+            return Ok(false);
+        }
         let mut agent = self.link.session.agent().map_err(Stop::Ssh)?;
         agent.set_identity_path(socket).map_err(Stop::Ssh)?;
         agent.connect().map_err(Stop::Ssh)?;

@@ -4,6 +4,7 @@
 //! at the first line it cannot read, and compares with a key type the server was free to choose.
 //! `ssh-keygen -F` finds the lines, as OpenSSH understands them; the keys are compared here.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -208,12 +209,14 @@ fn judge<'k>(keys: &'k [KnownKey], offered: &[u8]) -> Judgement<'k> {
         .map_or(Judgement::Unknown, |k| Judgement::Changed(&k.at))
 }
 
-/// Checks the key of the session, and writes it down where the configuration says so.
+/// Checks the key of the session, and writes it down where the configuration says so. A key that was
+/// accepted is in `answers` from then on: the file that should hold it may be one that keeps nothing.
 pub(super) fn verify(
     session: &Session,
     config: &ClientConfig,
     known: Vec<KnownKey>,
     prompt: Option<&dyn Prompt>,
+    answers: &mut HashMap<String, String>,
     cancel: &CancelToken,
 ) -> Result<(), Kind> {
     let Some((offered, _)) = session.host_key() else {
@@ -248,17 +251,21 @@ pub(super) fn verify(
         }
         Judgement::Unknown => {}
     }
+    let question = format!(
+        "The host \"{name}\" is not known. Its {key_type} key has the fingerprint {fingerprint}. \
+         Accept and remember it?"
+    );
+    if answers.contains_key(&question) {
+        return Ok(());
+    }
     let accepted = match config.strict {
         Strict::Yes => false,
         Strict::AcceptNew | Strict::No => true,
-        Strict::Ask => prompt.is_some_and(|p| {
-            p.confirm(&format!(
-                "The host \"{name}\" is not known. Its {key_type} key has the fingerprint {fingerprint}. \
-                 Accept and remember it?"
-            ))
-        }),
+        Strict::Ask => prompt.is_some_and(|p| p.confirm(&question)),
     };
-    if !accepted {
+    if accepted {
+        answers.insert(question, "yes".to_owned());
+    } else {
         return Err(Kind::HostKeyUnknown {
             name,
             key_type,

@@ -1,5 +1,6 @@
 //! A host behind SSH.
 
+mod agent;
 mod auth;
 mod channel;
 mod config;
@@ -9,11 +10,12 @@ mod socket;
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
-use repmgr_types::CancelToken;
+use repmgr_types::{CancelToken, Cancelled};
 
 use crate::error::ConnectErrorKind as Kind;
 use crate::{ConnectError, Connection, Host};
@@ -94,6 +96,8 @@ struct Way {
     config: Mutex<Option<Arc<ClientConfig>>>,
     /// Answers of the user, so that each question is asked once and not by each worker.
     answers: Mutex<HashMap<String, String>>,
+    /// Whether the user was ever asked; not all answers are kept.
+    asked: AtomicBool,
     round_trip: Arc<RoundTrip>,
 }
 
@@ -132,6 +136,7 @@ impl SshHost {
                 options,
                 config: Mutex::new(None),
                 answers: Mutex::new(HashMap::new()),
+                asked: AtomicBool::new(false),
                 round_trip: Arc::default(),
             }),
             ahead: Mutex::default(),
@@ -149,11 +154,17 @@ impl SshHost {
     }
 
     /// A connection that was begun ahead, if it is any good.
-    fn take_ahead(&self) -> Option<SshConnection> {
+    fn take_ahead(&self) -> Result<Option<SshConnection>, Cancelled> {
         loop {
-            let begun = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let begun = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(begun) = begun else { return Ok(None) };
+            // An agent that waits for its user holds the thread, which is then left behind.
+            while !begun.is_finished() {
+                self.way.options.cancel.check()?;
+                sleep(Duration::from_millis(5));
+            }
             match begun.join().unwrap_or_else(|panic| resume_unwind(panic)) {
-                Ok(connection) if connection.is_open() => return Some(connection),
+                Ok(connection) if connection.is_open() => return Ok(Some(connection)),
                 Ok(_) => log::debug!("a connection made ahead was closed meanwhile"),
                 Err(kind) => log::debug!("no connection ahead: {kind}"),
             }
@@ -173,15 +184,20 @@ impl Way {
 
     /// Whether somebody had to answer questions, and may have to again.
     fn asks(&self) -> bool {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        !answers.is_empty()
+        self.asked.load(Ordering::SeqCst)
     }
 
-    fn log_in(&self) -> Result<SshConnection, Kind> {
+    fn log_in(&self, may_ask: bool) -> Result<SshConnection, Kind> {
         let cancel = &self.options.cancel;
         cancel.check()?;
         let config = self.config()?;
-        let prompt = self.options.prompt.as_deref().filter(|_| !config.batch_mode);
+        let prompt = self.options.prompt.as_deref();
+        let prompt = prompt.filter(|_| may_ask && !config.batch_mode);
+        let noting = prompt.map(|prompt| Noting {
+            prompt,
+            asked: &self.asked,
+        });
+        let prompt = noting.as_ref().map(|n| n as &dyn Prompt);
         let (socket, proxy, connected_in) = socket::open(&config, cancel)?;
         let link = Link::new(socket, proxy, cancel.clone(), config.connect_timeout)?;
         let known = hostkey::known_keys(&config, cancel)?;
@@ -190,8 +206,8 @@ impl Way {
             .map_err(|stop| link.handshake_error(stop))?;
         {
             // One worker at a time, so that a new key is asked for and written down once.
-            let _one = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            hostkey::verify(&link.session, &config, known, prompt, cancel)?;
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            hostkey::verify(&link.session, &config, known, prompt, &mut answers, cancel)?;
         }
         let first_answer = auth::log_in(&link, &config, prompt, &self.answers)?;
         let guess = connected_in.unwrap_or(first_answer);
@@ -205,16 +221,36 @@ impl Way {
     }
 }
 
+/// The user's prompt, and the note that it was used.
+struct Noting<'w> {
+    prompt: &'w dyn Prompt,
+    asked: &'w AtomicBool,
+}
+
+impl Prompt for Noting<'_> {
+    fn secret(&self, question: &str) -> Option<String> {
+        self.asked.store(true, Ordering::SeqCst);
+        self.prompt.secret(question)
+    }
+
+    fn confirm(&self, question: &str) -> bool {
+        self.asked.store(true, Ordering::SeqCst);
+        self.prompt.confirm(question)
+    }
+}
+
 impl Host for SshHost {
     fn name(&self) -> &str {
         &self.way.destination
     }
 
     fn connect(&self) -> Result<Box<dyn Connection>, ConnectError> {
-        if let Some(connection) = self.take_ahead() {
-            return Ok(Box::new(connection));
-        }
-        match self.way.log_in() {
+        let connection = match self.take_ahead() {
+            Ok(Some(connection)) => Ok(connection),
+            Ok(None) => self.way.log_in(true),
+            Err(cancelled) => Err(cancelled.into()),
+        };
+        match connection {
             Ok(connection) => Ok(Box::new(connection)),
             Err(kind) => Err(kind.at(&self.way.destination)),
         }
@@ -229,10 +265,11 @@ impl Host for SshHost {
             return;
         }
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..count {
+        // Those of an attempt that came to nothing are still there.
+        for _ in ahead.len()..count {
             let way = Arc::clone(&self.way);
             let builder = thread::Builder::new().name("ssh-ahead".to_owned());
-            match builder.spawn(move || way.log_in()) {
+            match builder.spawn(move || way.log_in(false)) {
                 Ok(begun) => ahead.push(begun),
                 Err(e) => log::debug!("no connection ahead: {e}"),
             }
