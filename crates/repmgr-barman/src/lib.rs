@@ -30,6 +30,7 @@
 mod backup;
 mod catalogue;
 mod chain;
+mod command;
 mod complaint;
 mod describe;
 mod error;
@@ -45,6 +46,7 @@ mod version;
 mod wal;
 
 pub use backup::Backup;
+pub use command::{BadCommand, BarmanCommand};
 pub use error::BarmanError;
 pub use form::{Form, TarCodec, Unreadable, UnreadableReason};
 pub use hold::{Hold, HoldError};

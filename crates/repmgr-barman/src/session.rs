@@ -5,6 +5,7 @@ use repmgr_remote::{
     Connection, Host, Output, RemoteError, RemoteErrorKind, ShellCommand, StartOptions, one_line, run,
 };
 
+use crate::command::BarmanCommand;
 use crate::complaint::{Meaning, complaint, meaning};
 use crate::error::BarmanError;
 use crate::info::shown;
@@ -28,8 +29,8 @@ const PRIMARY_CONNECT_TIMEOUT: &str = "3";
 pub struct ServerAddress {
     /// The section of Barman's configuration.
     pub server: String,
-    /// The program on the Barman host: `barman`, or a path.
-    pub command: String,
+    /// How Barman is called on its host.
+    pub command: BarmanCommand,
     /// Barman's configuration file there, when it is not where Barman looks.
     pub config: Option<String>,
 }
@@ -39,19 +40,25 @@ impl ServerAddress {
     pub fn new(server: &str) -> Self {
         Self {
             server: server.to_owned(),
-            command: "barman".to_owned(),
+            command: BarmanCommand::default(),
             config: None,
         }
     }
 
     /// Barman with its global options, for further words.
     pub(crate) fn words(&self, words: &[&str]) -> Vec<String> {
-        let mut all = vec![self.command.clone()];
+        let mut all = self.command.words().to_vec();
         if let Some(config) = &self.config {
             all.extend(["-c".to_owned(), config.clone()]);
         }
         all.extend(words.iter().map(|word| (*word).to_owned()));
         all
+    }
+
+    /// The command line of Barman with its global options and `words`.
+    pub fn call(&self, words: &[&str]) -> ShellCommand {
+        let words = self.words(words);
+        ShellCommand::new(&words[0]).args(&words[1..])
     }
 }
 
@@ -93,7 +100,8 @@ impl Barman {
     /// # Errors
     /// As for any call.
     pub fn version(&mut self) -> Result<BarmanVersion, BarmanError> {
-        let command = ShellCommand::new(&self.address.command).arg("--version");
+        let words = self.address.command.words();
+        let command = ShellCommand::new(&words[0]).args(&words[1..]).arg("--version");
         let output = self.run(&command, &command, self.call_timeout)?;
         // With Python 2 it goes to standard error.
         let (out, err) = (String::from_utf8_lossy(&output.stdout), output.exit.stderr_text());
@@ -126,14 +134,22 @@ impl Barman {
         &mut *self.connection
     }
 
+    /// Logs in once more, for when the session is gone.
+    ///
+    /// # Errors
+    /// [`BarmanError::Connect`].
+    pub fn reconnect(&mut self, host: &dyn Host) -> Result<(), BarmanError> {
+        self.connection = host.connect()?;
+        Ok(())
+    }
+
     /// Another limit than [`CALL_TIMEOUT`] for each call.
     pub fn set_call_timeout(&mut self, limit: Duration) {
         self.call_timeout = limit;
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> ShellCommand {
-        let words = self.address.words(words);
-        ShellCommand::new(&words[0]).args(&words[1..])
+        self.address.call(words)
     }
 
     /// Runs a Barman command that must succeed; what it prints.
@@ -224,7 +240,7 @@ impl Barman {
         match meaning(code, &message) {
             Meaning::NoCommand => BarmanError::CommandNotFound {
                 host,
-                command: self.address.command.clone(),
+                command: self.address.command.to_string(),
                 message,
             },
             Meaning::WrongUser => BarmanError::WrongUser { host, message },
@@ -298,6 +314,10 @@ pub(crate) fn check_word(what: &'static str, word: &str) -> Result<(), BarmanErr
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
+    use repmgr_remote::LocalHost;
+
     use super::*;
 
     #[test]
@@ -311,11 +331,36 @@ mod tests {
     #[test]
     fn global_options_come_first() {
         let mut address = ServerAddress::new("main");
-        assert_eq!(address.words(&["check", "x"]), ["barman", "check", "x"]);
+        assert_eq!(address.call(&["check", "x"]).line(), "barman check x");
         address.config = Some("/etc/b.conf".into());
-        assert_eq!(
-            address.words(&["check"]),
-            ["barman", "-c", "/etc/b.conf", "check"]
-        );
+        for (command, line) in [
+            (
+                "sudo -n -u barman barman",
+                "sudo -n -u barman barman -c /etc/b.conf check",
+            ),
+            (
+                "\"/opt/my barman/bin/barman\"",
+                "'/opt/my barman/bin/barman' -c /etc/b.conf check",
+            ),
+        ] {
+            address.command = command.parse().unwrap();
+            assert_eq!(address.call(&["check"]).line(), line);
+        }
+    }
+
+    #[test]
+    fn a_command_of_several_words_and_one_with_blanks_are_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("my barman");
+        symlink("/bin/echo", &program).unwrap();
+        let path = format!("\"{}\"", program.display());
+        for command in [path.clone(), format!("env A=b {path}")] {
+            let address = ServerAddress {
+                command: command.parse().unwrap(),
+                ..ServerAddress::new("main")
+            };
+            let mut barman = Barman::connect(&LocalHost::default(), address).unwrap();
+            assert_eq!(barman.side_call(&["list-server"]), ["list-server"], "{command}");
+        }
     }
 }

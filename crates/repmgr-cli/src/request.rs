@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use repmgr_barman::{BadCommand, BarmanCommand};
 use repmgr_clone::{
     BarmanSource, CloneRequest, Compression, ExternalFiles, NodeIdentity, Notification, ReconfigureRequest,
     ReplicationOptions, ServerAddress, ServerSource, Source, TransferOptions, UpstreamChoice,
@@ -129,7 +130,7 @@ impl Given<'_> {
             data_directory,
             source,
             upstream: self.upstream(),
-            replication: self.replication(settings),
+            replication: self.replication(settings)?,
             tablespace_mapping: mapping(settings),
             wal_directory: settings.pg_basebackup_options.waldir().map(Path::to_owned),
             force: args.force,
@@ -148,47 +149,66 @@ impl Given<'_> {
         })
     }
 
-    fn replication(&self, settings: &Settings) -> ReplicationOptions {
+    fn replication(&self, settings: &Settings) -> Result<ReplicationOptions, Failure> {
         let delay = self.values.recovery_min_apply_delay.as_ref();
         let delay = delay.or(settings.recovery_min_apply_delay.as_ref());
-        let command = settings.restore_command.clone();
         let password = self.password.clone();
-        ReplicationOptions {
+        Ok(ReplicationOptions {
             use_slot: settings.use_replication_slots,
-            restore_command: command.or_else(|| self.own_restore_command(settings)),
+            restore_command: match &settings.restore_command {
+                Some(command) => Some(command.clone()),
+                None => self.own_restore_command(settings)?,
+            },
             archive_cleanup_command: settings.archive_cleanup_command.clone(),
             recovery_min_apply_delay: delay.map(|delay| delay.as_str().to_owned()),
             password: password.filter(|_| settings.use_primary_conninfo_password),
             passfile: settings.passfile.clone(),
-        }
+        })
     }
 
     /// What fetches WAL from the same Barman where repmgr.conf says nothing: the program beside this one.
-    ///
-    /// Not if `ssh_options` are set, which are not passed on.
-    fn own_restore_command(&self, settings: &Settings) -> Option<String> {
-        let barman = settings.barman().filter(|_| self.is_from_barman())?;
-        let program = self.wal_restore.as_deref()?.to_str()?;
-        if settings.ssh_options != Settings::default().ssh_options {
-            return None;
-        }
+    fn own_restore_command(&self, settings: &Settings) -> Result<Option<String>, Failure> {
+        let barman = settings.barman().filter(|_| self.is_from_barman());
+        let program = self.wal_restore.as_deref().and_then(Path::to_str);
+        let (Some(barman), Some(program)) = (barman, program) else {
+            return Ok(None);
+        };
         let mut words = vec![program];
         if let Some(config) = barman.config {
             words.extend(["--config", config]);
         }
-        if barman.command != "barman" {
-            words.extend(["--barman-command", barman.command]);
+        let command = self.barman_command(&barman)?;
+        let text = command.to_string();
+        if command != BarmanCommand::default() {
+            words.extend(["--barman-command", &text]);
         }
-        let user;
+        let (ssh, user);
         if barman.host == THIS_HOST {
             words.push("--local");
         } else {
+            // In one word, for it begins with a dash.
+            ssh = format!("--ssh-options={}", settings.ssh_options);
+            if settings.ssh_options != Settings::default().ssh_options {
+                words.push(&ssh);
+            }
             user = (self.unnamed_user)(barman.host);
             words.extend(user.iter().flat_map(|user| ["--user", user]));
         }
         words.extend(["--", barman.host, barman.server]);
         let quoted = words.iter().map(|word| quote(word).replace('%', "%%"));
-        Some(quoted.collect::<Vec<_>>().join(" ") + " %f %p")
+        Ok(Some(quoted.collect::<Vec<_>>().join(" ") + " %f %p"))
+    }
+
+    /// What `barman_command` means.
+    fn barman_command(&self, barman: &BarmanSettings<'_>) -> Result<BarmanCommand, Failure> {
+        barman.command.parse().map_err(|error: BadCommand| {
+            let file = self.loaded.map(|loaded| loaded.path.display().to_string());
+            let file = file.unwrap_or_default();
+            Failure::refused(
+                format!("file \"{file}\": parameter \"barman_command\": {error}"),
+                error.hint(),
+            )
+        })
     }
 
     /// What is asked for with `--replication-conf-only`.
@@ -202,7 +222,7 @@ impl Given<'_> {
             data_directory,
             connection,
             upstream: self.upstream(),
-            replication: self.replication(settings),
+            replication: self.replication(settings)?,
             force: self.args().force,
         })
     }
@@ -266,7 +286,7 @@ impl Given<'_> {
             host: hosts.barman(settings, barman.host)?,
             address: ServerAddress {
                 server: barman.server.to_owned(),
-                command: barman.command.to_owned(),
+                command: self.barman_command(barman)?,
                 config: barman.config.map(str::to_owned),
             },
             backup: args.backup_id.clone().unwrap_or_else(|| "latest".to_owned()),

@@ -1,10 +1,15 @@
 //! `event_notification_command`: telling a program of the user's what happened.
 
-use std::io;
+use std::io::{self, PipeReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use repmgr_remote::quote;
+use repmgr_remote::{one_line, quote};
+use repmgr_types::CancelToken;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// A command that the user wants to be run for events, and for which.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,18 +43,60 @@ enum Quoting {
     Double,
 }
 
-/// The command did not end with 0.
+/// How long a command may take that is run for a clone that was cancelled.
+const LIMIT_IF_CANCELLED: Duration = Duration::from_secs(5);
+/// The longest time between two looks at the command and the token.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long to wait, once the command has ended, for what it wrote last.
+const DRAIN: Duration = Duration::from_millis(200);
+/// Bytes of output that are kept: the last ones, which tell why a script failed.
+const KEPT: usize = 4096;
+
+/// The command did not end with 0. Each but the first shows the last of what it wrote.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NotifyError {
     /// No shell.
     #[error("could not run the event notification command")]
     Start(#[source] io::Error),
     /// It failed.
-    #[error("the event notification command ended with {0}")]
-    Failed(ExitStatus),
+    #[error("the event notification command ended with {status}{}", after_colon(.output))]
+    Failed {
+        /// How it ended.
+        status: ExitStatus,
+        /// The last of what it wrote, printable.
+        output: String,
+    },
+    /// It took too long, and was killed with its process group.
+    #[error(
+        "the event notification command did not end within {} s and was killed{}",
+        .limit.as_secs(), after_colon(.output)
+    )]
+    TimedOut {
+        /// The time it was given.
+        limit: Duration,
+        /// The last of what it wrote, printable.
+        output: String,
+    },
+    /// The token was cancelled, and it was killed with its process group.
+    #[error("interrupted; the event notification command was killed{}", after_colon(.output))]
+    Cancelled {
+        /// The last of what it wrote, printable.
+        output: String,
+    },
+}
+
+fn after_colon(output: &str) -> String {
+    match output {
+        "" => String::new(),
+        output => format!(": {output}"),
+    }
 }
 
 impl Notification {
+    /// How long [`run`](Self::run) waits for the command.
+    pub const LIMIT: Duration = Duration::from_secs(60);
+
     /// Whether the user wants to hear of `event`.
     pub fn wants(&self, event: &str) -> bool {
         self.events.is_empty() || self.events.iter().any(|wanted| wanted == event)
@@ -94,21 +141,147 @@ impl Notification {
         line
     }
 
-    /// Runs the command by `sh` and waits for it. Its output goes where ours goes.
+    /// Runs the command by `sh`, without input, and waits for it, [`LIMIT`](Self::LIMIT) at most, or until
+    /// `cancel` says to stop; then its process group is killed. If `cancel` has said so before, the command
+    /// is run all the same, for it tells how the clone ended, but has five seconds only.
+    ///
+    /// As with the original's `system()`, it is the shell that is waited for: what it leaves in the
+    /// background lives on. The last of the output is part of the error, or a message of level debug; what
+    /// is written in the background after that is read away, as long as this process lives.
     ///
     /// # Errors
-    /// It could not be run, or did not end with 0.
-    pub fn run(&self, event: &NotifiedEvent<'_>) -> Result<(), NotifyError> {
-        let status = Command::new("sh")
+    /// It could not be run, did not end with 0, or not in time.
+    pub fn run(&self, event: &NotifiedEvent<'_>, cancel: &CancelToken) -> Result<(), NotifyError> {
+        match cancel.is_cancelled() {
+            false => self.run_within(Self::LIMIT, event, cancel),
+            true => self.run_within(LIMIT_IF_CANCELLED, event, &CancelToken::new()),
+        }
+    }
+
+    fn run_within(
+        &self,
+        limit: Duration,
+        event: &NotifiedEvent<'_>,
+        cancel: &CancelToken,
+    ) -> Result<(), NotifyError> {
+        let mut running = Running::start(&self.render(event)).map_err(NotifyError::Start)?;
+        let end = running.follow(limit, cancel);
+        if !matches!(end, Ok(End::Exit(_))) {
+            running.kill();
+        }
+        let output = running.last_output();
+        match end.map_err(NotifyError::Start)? {
+            End::Exit(status) if status.success() => {
+                if !output.is_empty() {
+                    log::debug!("the event notification command wrote: {output}");
+                }
+                Ok(())
+            }
+            End::Exit(status) => Err(NotifyError::Failed { status, output }),
+            End::TimedOut => Err(NotifyError::TimedOut { limit, output }),
+            End::Cancelled => Err(NotifyError::Cancelled { output }),
+        }
+    }
+}
+
+enum End {
+    Exit(ExitStatus),
+    TimedOut,
+    Cancelled,
+}
+
+/// A command in a process group of its own.
+struct Running {
+    child: Child,
+    chunks: Receiver<Vec<u8>>,
+    /// The last of what came.
+    kept: Vec<u8>,
+}
+
+impl Running {
+    fn start(line: &str) -> io::Result<Self> {
+        let (output, input) = io::pipe()?;
+        // The command, and with it our ends of the pipe, is gone at the end of the statement.
+        let child = Command::new("sh")
             .arg("-c")
-            .arg(self.render(event))
+            .arg(line)
             .stdin(Stdio::null())
+            .stdout(input.try_clone()?)
+            .stderr(input)
             .process_group(0)
-            .status()
-            .map_err(NotifyError::Start)?;
-        match status.success() {
-            true => Ok(()),
-            false => Err(NotifyError::Failed(status)),
+            .spawn()?;
+        let (sender, chunks) = sync_channel(1);
+        // Not waited for: what the command leaves in the background may hold the pipe open.
+        thread::spawn(move || drain(output, &sender));
+        Ok(Self {
+            child,
+            chunks,
+            kept: Vec::new(),
+        })
+    }
+
+    fn follow(&mut self, limit: Duration, cancel: &CancelToken) -> io::Result<End> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(End::Exit(status));
+            }
+            if cancel.is_cancelled() {
+                return Ok(End::Cancelled);
+            }
+            if begin.elapsed() > limit {
+                return Ok(End::TimedOut);
+            }
+            if !self.take(LOOK_EVERY) {
+                // The output ended; only the exit is missing.
+                thread::sleep(LOOK_EVERY);
+            }
+        }
+    }
+
+    /// Waits a moment for output; false when there will be no more.
+    fn take(&mut self, at_most: Duration) -> bool {
+        match self.chunks.recv_timeout(at_most) {
+            Ok(chunk) => {
+                self.kept.extend(chunk);
+                let excess = self.kept.len().saturating_sub(KEPT);
+                self.kept.drain(..excess);
+                true
+            }
+            Err(RecvTimeoutError::Timeout) => true,
+            Err(RecvTimeoutError::Disconnected) => false,
+        }
+    }
+
+    fn kill(&mut self) {
+        // Not waited for yet, so the number is still that of our group; errors mean it is gone.
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+
+    /// All that is kept, with what was still under way, on one line.
+    fn last_output(&mut self) -> String {
+        let end = Instant::now() + DRAIN;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            if !self.take(left) {
+                break;
+            }
+        }
+        one_line(String::from_utf8_lossy(&self.kept).trim())
+    }
+}
+
+/// Reads `output` to its end; nobody has to want it any more.
+fn drain(mut output: PipeReader, sender: &SyncSender<Vec<u8>>) {
+    let mut buffer = [0; KEPT];
+    loop {
+        match output.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(n) => drop(sender.send(buffer[..n].to_vec())),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
         }
     }
 }
@@ -202,7 +375,95 @@ mod tests {
         };
         assert!(some.wants("standby_clone") && !some.wants("standby_follow"));
         assert!(notification("").wants("anything"));
-        let error = some.run(&EVENT).unwrap_err();
-        assert!(error.to_string().contains("exit status: 3"), "{error}");
+        let error = some.run(&EVENT, &CancelToken::new()).unwrap_err();
+        // As it is compared with the original's.
+        assert_eq!(
+            error.to_string(),
+            "the event notification command ended with exit status: 3"
+        );
+    }
+
+    #[test]
+    fn the_last_output_is_told_of_a_command_that_fails_and_nothing_is_read() {
+        let script = "cat; head -c 300000 /dev/zero | tr '\\0' x; echo; printf 'a\\033b' >&2; exit 1";
+        let error = notification(script).run(&EVENT, &CancelToken::new()).unwrap_err();
+        let NotifyError::Failed { output, .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(output.ends_with("xx\\na\\u{1b}b"), "{output}");
+        assert!(output.len() < KEPT + 20 && error.to_string().ends_with(output.as_str()));
+    }
+
+    /// Runs a command that starts another one and waits; how it ended, and how soon. Nothing of it may be left.
+    #[track_caller]
+    fn killed(limit: Duration, cancel: &CancelToken) -> (NotifyError, Duration) {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let begin = Instant::now();
+        let error = notification(&format!(
+            "sleep 600 & echo $! > {}; echo said; wait",
+            pid.display()
+        ))
+        .run_within(limit, &EVENT, cancel)
+        .unwrap_err();
+        let took = begin.elapsed();
+        assert!(error.to_string().ends_with("killed: said"), "{error}");
+        let pid = std::fs::read_to_string(pid).unwrap();
+        let process = format!("/proc/{}/stat", pid.trim());
+        let gone = || std::fs::read_to_string(&process).map_or(true, |stat| stat.contains(") Z "));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !gone() {
+            assert!(Instant::now() < deadline, "{process} is left");
+            thread::sleep(LOOK_EVERY);
+        }
+        (error, took)
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_killed_with_its_group() {
+        let (error, took) = killed(Duration::from_secs(2), &CancelToken::new());
+        assert!(matches!(error, NotifyError::TimedOut { .. }), "{error}");
+        assert!(error.to_string().contains("within 2 s"), "{error}");
+        assert!(took < Duration::from_secs(60), "{took:?}");
+    }
+
+    #[test]
+    fn cancelling_ends_a_command_early() {
+        let cancel = CancelToken::new();
+        let (error, took) = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_secs(2));
+                cancel.cancel();
+            });
+            killed(Notification::LIMIT, &cancel)
+        });
+        assert!(matches!(error, NotifyError::Cancelled { .. }), "{error}");
+        assert!(took < Notification::LIMIT / 2, "{took:?}");
+    }
+
+    #[test]
+    fn a_clone_that_was_cancelled_is_told_of_all_the_same() {
+        let cancel = CancelToken::new();
+        cancel.cancel();
+        notification("true").run(&EVENT, &cancel).unwrap();
+        let error = notification("exit 4").run(&EVENT, &cancel).unwrap_err();
+        assert!(matches!(error, NotifyError::Failed { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_a_command_leaves_in_the_background_is_not_waited_for_and_lives_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let [go, done] = ["go", "done"].map(|name| dir.path().join(name));
+        let script = format!(
+            "cd {}; (until test -e go; do test -e . || exit; sleep 0.1; done; echo late && touch done) & echo early",
+            dir.path().display()
+        );
+        notification(&script).run(&EVENT, &CancelToken::new()).unwrap();
+        std::fs::write(go, "").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done.exists() {
+            assert!(Instant::now() < deadline, "it was killed");
+            thread::sleep(LOOK_EVERY);
+        }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn record(
         timestamp: &timestamp,
         details: &details,
     };
-    if let Err(error) = notification.run(&event) {
+    if let Err(error) = notification.run(&event, context.cancel) {
         warn("the event notification failed", with_causes(&error));
     }
 }

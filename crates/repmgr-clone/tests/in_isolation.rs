@@ -112,7 +112,7 @@ impl Bench {
                 host: Arc::new(LocalHost::new(cancel.clone())),
                 address: ServerAddress {
                     server: "main".to_owned(),
-                    command: self.path("barman").display().to_string(),
+                    command: self.path("barman").display().to_string().parse().unwrap(),
                     config: None,
                 },
                 backup: "latest".to_owned(),

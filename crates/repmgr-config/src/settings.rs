@@ -107,7 +107,8 @@ settings! {
     barman_server: Option<String> = None, "any";
     /// Barman's configuration file on its host, if not the usual one.
     barman_config: Option<String> = None, "any";
-    /// The `barman` program on its host, if it is not found by that name. Not known to repmgr.
+    /// The `barman` program on its host, if it is not found by that name: words as for a shell, so that a
+    /// path with blanks needs quotes inside the value. Not known to repmgr.
     barman_command: Option<String> = None, "any";
     /// Host of a pg_backup_api service (repmgr 5.4).
     pg_backupapi_host: Option<String> = None, "name";
@@ -250,7 +251,7 @@ pub struct BarmanSettings<'a> {
     pub server: &'a str,
     /// Barman's configuration file on its host.
     pub config: Option<&'a str>,
-    /// The `barman` program on its host: a name or a path.
+    /// How Barman is called on its host: `barman_command` as it is, words as for a shell.
     pub command: &'a str,
 }
 

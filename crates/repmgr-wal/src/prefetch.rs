@@ -43,6 +43,8 @@ pub enum PrefetchEnd {
     Idle,
     /// The server, its data directory or the spool is gone.
     Deserted,
+    /// The caller's token was cancelled.
+    Cancelled,
 }
 
 /// How often the spool is looked at for a call.
@@ -66,26 +68,34 @@ const KEEP_FREE: u64 = 2 << 30;
 /// It never gives an answer that could end a recovery wrongly: "missing" only where the archive was
 /// asked after the call came; after any other failure the caller has to try himself.
 ///
-/// `cancel` is that of the archive's host: it ends a transfer when nobody waits for it any more.
+/// `open` makes the archive. It gets a child of `cancel`, which ends a transfer when nobody waits for it
+/// any more: given to the archive's host, it ends connecting as well. The caller's own token is only looked
+/// at, so that other work may share it.
 ///
 /// # Errors
-/// If the spool cannot be used. The archive's failures are not errors here.
+/// If the archive cannot be opened, or the spool cannot be used. The archive's failures from then on are
+/// not errors here.
 pub fn prefetch(
-    mut archive: Archive,
+    open: impl FnOnce(&CancelToken) -> Result<Archive, FetchError>,
     spool: Spool,
     cluster: &Cluster,
     options: PrefetchOptions,
     cancel: &CancelToken,
-) -> Result<PrefetchEnd, FileError> {
+) -> Result<PrefetchEnd, FetchError> {
+    let own = cancel.child();
+    let mut archive = open(&own)?;
     let Some(held) = HeldSpool::hold(spool, options.system_id)? else {
         return Ok(PrefetchEnd::AlreadyServed);
     };
     // An unfinished segment must not lie ready until it has become a whole one.
     archive.only_whole_segments();
+    // For a host that many share, and that has another token.
+    archive.cancel_by(own.clone());
     sweep(held.spool.dir());
     let now = Instant::now();
     let mut prefetcher = Prefetcher {
-        cancel: cancel.clone(),
+        cancelled: cancel.clone(),
+        deserted: own.clone(),
         archive,
         position: options.delivered,
         called: now,
@@ -103,7 +113,7 @@ pub fn prefetch(
             let watch = Watch::new(cluster, lock);
             while ended.recv_timeout(CHECK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 if watch.is_deserted() {
-                    cancel.cancel();
+                    own.cancel();
                 }
             }
         });
@@ -112,14 +122,17 @@ pub fn prefetch(
         end
     });
     prefetcher.held.clear();
-    end
+    Ok(end?)
 }
 
 struct Prefetcher {
     archive: Archive,
     held: HeldSpool,
     options: PrefetchOptions,
-    cancel: CancelToken,
+    /// The caller's.
+    cancelled: CancelToken,
+    /// Ours; a child of it.
+    deserted: CancelToken,
     /// What the caller had last.
     position: WalSegmentName,
     called: Instant,
@@ -142,10 +155,13 @@ impl Prefetcher {
                 self.serve(&call)?;
                 continue;
             }
+            if self.cancelled.is_cancelled() {
+                return Ok(PrefetchEnd::Cancelled);
+            }
             if self.called.elapsed() > self.options.idle {
                 return Ok(PrefetchEnd::Idle);
             }
-            if self.cancel.is_cancelled() || !self.held.is_there() {
+            if self.deserted.is_cancelled() || !self.held.is_there() {
                 return Ok(PrefetchEnd::Deserted);
             }
             let run = self.wanted_ahead()?;

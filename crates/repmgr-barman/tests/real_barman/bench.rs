@@ -45,7 +45,7 @@ impl Bench {
     pub(crate) fn address(&self) -> ServerAddress {
         ServerAddress {
             server: self.lab.server().to_owned(),
-            command: text(self.lab.barman().command_name()),
+            command: text(self.lab.barman().command_name()).parse().unwrap(),
             config: Some(text(&self.lab.barman().config_file())),
         }
     }

@@ -136,18 +136,20 @@ pub(crate) fn settings_that_are_wrong_are_told_apart(bench: &Bench) {
     }
     for command in ["no-such-barman", "/no/such/barman", "/etc/passwd"] {
         let error = bench
-            .find(|a| a.command = command.to_owned(), "latest")
+            .find(|a| a.command = command.parse().unwrap(), "latest")
             .unwrap_err();
         assert!(matches!(error, E::CommandNotFound { .. }), "{error:?}");
         assert!(error.detail().is_some());
     }
     assert!(matches!(fails(|a| a.server = "-x".into()), E::BadWord { .. }));
-    let error = bench.find(|a| a.command = "echo".into(), "latest").unwrap_err();
+    let error = bench
+        .find(|a| a.command = "echo".parse().unwrap(), "latest")
+        .unwrap_err();
     assert!(matches!(error, E::Unexpected { .. }), "{error:?}");
     let mut no_barman = Barman::connect(
         &bench.host(),
         ServerAddress {
-            command: "echo".into(),
+            command: "echo".parse().unwrap(),
             ..bench.address()
         },
     )

@@ -107,7 +107,7 @@ fn the_file_says_what_and_the_options_say_how() {
     };
     let address = ServerAddress {
         server: "main".to_owned(),
-        command: "/opt/barman".to_owned(),
+        command: "/opt/barman".parse().unwrap(),
         config: Some("/etc/b.conf".to_owned()),
     };
     assert_eq!((barman.address, barman.backup.as_str()), (address, "oldest"));
@@ -345,11 +345,57 @@ fn wal_comes_from_barman_where_the_file_says_nothing() {
     let conf = format!("{CONF}restore_command='mine %f %p'\n");
     assert_eq!(command(&conf, &clone).as_deref(), Some("mine %f %p"));
     let conf = format!("{CONF}ssh_options='-F /my/config'\n");
-    assert_eq!(command(&conf, &clone), None);
+    assert_eq!(
+        command(&conf, &clone).as_deref(),
+        Some("'/opt/my repmgr/repmgr-wal-restore' '--ssh-options=-F /my/config' -- barmansrv main %f %p")
+    );
     assert_eq!(
         command(CONF, &["--without-barman", "-h", "a", "standby", "clone"]),
         None
     );
+}
+
+#[test]
+fn the_clone_and_what_fetches_wal_call_barman_by_the_same_words() {
+    for (setting, words) in [
+        (
+            "sudo -n -u barman barman",
+            &["sudo", "-n", "-u", "barman", "barman"][..],
+        ),
+        (
+            "\"/opt/my 100% barman/bin/barman\"",
+            &["/opt/my 100% barman/bin/barman"],
+        ),
+    ] {
+        let conf = format!("{CONF}barman_command='{setting}'\n");
+        let request = request(&conf, &["standby", "clone"]);
+        let Source::Barman(barman) = request.source else {
+            panic!("not from Barman");
+        };
+        assert_eq!(barman.address.command.words(), words);
+        // As PostgreSQL and its shell read it.
+        let command = request.replication.restore_command.unwrap();
+        let command = command.replace("%f", "f").replace("%p", "p").replace("%%", "%");
+        let script = format!("set -- {command}; printf '%s\\n' \"$@\"");
+        let told = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        let told = String::from_utf8(told.stdout).unwrap();
+        let mut told = told.lines().skip_while(|word| *word != "--barman-command");
+        assert_eq!(told.nth(1).unwrap().parse(), Ok(barman.address.command));
+    }
+}
+
+#[test]
+fn a_barman_command_that_is_none_is_refused_by_name_and_file() {
+    let conf = format!("{CONF}barman_command='\"/opt/my barman'\n");
+    let expected =
+        "file \"/r.conf\": parameter \"barman_command\": a quote is not closed in: \"/opt/my barman|";
+    assert_eq!(refusal(Some(&conf), &["standby", "clone"]), expected);
+    let line = ["--replication-conf-only", "standby", "clone"];
+    let refused = given(Some(&conf), &line, |given| given.reconfiguration()).1;
+    assert_eq!(refused.unwrap_err(), expected);
 }
 
 /// repmgr 5.4 and later would clone through it.

@@ -157,6 +157,7 @@ impl Archive {
         let options = StartOptions {
             idle_timeout: IDLE_TIMEOUT,
             bulk: true,
+            cancel: self.cancel.clone(),
             ..Default::default()
         };
         let server = self.options.address.server.clone();

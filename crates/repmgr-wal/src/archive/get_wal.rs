@@ -17,13 +17,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 impl Archive {
     /// Barman with its global options.
     pub(super) fn barman(&self, words: &[&str]) -> ShellCommand {
-        let address = &self.options.address;
-        let mut program = address.command.split_whitespace();
-        let mut command = ShellCommand::new(program.next().unwrap_or("barman")).args(program);
-        if let Some(config) = &address.config {
-            command = command.args(["-c", config]);
-        }
-        command.args(words)
+        self.options.address.call(words)
     }
 
     /// Asks Barman whether it is ready to deliver WAL of the server; what it said.
@@ -36,6 +30,7 @@ impl Archive {
         let command = self.barman(&["get-wal", "--test", &server, "000000010000000000000001"]);
         let options = StartOptions {
             idle_timeout: IDLE_TIMEOUT,
+            cancel: self.cancel.clone(),
             ..Default::default()
         };
         let output = self.with_session(|archive| {
@@ -65,6 +60,7 @@ impl Archive {
         let options = StartOptions {
             idle_timeout: IDLE_TIMEOUT,
             bulk: true,
+            cancel: self.cancel.clone(),
             ..Default::default()
         };
         let system_id = self.options.system_id;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use repmgr_barman::ServerAddress;
 use repmgr_remote::{Connection, Host, RemoteErrorKind};
-use repmgr_types::{SystemId, WalSegmentName};
+use repmgr_types::{CancelToken, SystemId, WalSegmentName};
 
 use self::files::{SendEnd, SendError};
 use self::location::Location;
@@ -52,7 +52,7 @@ impl Transport {
 /// What to fetch, and from which server.
 #[derive(Clone)]
 pub struct ArchiveOptions {
-    /// Barman and its server. The command may be several words: `sudo -n -u barman barman`.
+    /// Barman and its server.
     pub address: ServerAddress,
     /// The same host for plain command lines, to turn to where a forced command
     /// (`command="..."` in `authorized_keys`) lets nothing pass but `barman get-wal`.
@@ -83,6 +83,8 @@ pub struct Archive {
     way: Option<Way>,
     /// That the directories are really those of our cluster: an absent file there is absent.
     proven: bool,
+    /// Ends commands early, besides the token of the host.
+    cancel: CancelToken,
 }
 
 /// What reading the directories gave.
@@ -130,11 +132,16 @@ impl Archive {
             connection: None,
             way: None,
             proven: false,
+            cancel: CancelToken::new(),
         })
     }
 
     pub(crate) fn only_whole_segments(&mut self) {
         self.options.partial = false;
+    }
+
+    pub(crate) fn cancel_by(&mut self, cancel: CancelToken) {
+        self.cancel = cancel;
     }
 
     /// Fetches one file into a temporary file in `dir`, whole and checked.

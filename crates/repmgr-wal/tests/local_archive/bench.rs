@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use repmgr_barman::ServerAddress;
-use repmgr_remote::LocalHost;
+use repmgr_remote::{LocalHost, quote};
 use repmgr_types::{CancelToken, SystemId, WalSegmentName, WalSegmentSize};
 use repmgr_wal::{
     Archive, ArchiveOptions, Cluster, FetchError, Restored, Spool, Transport, WalFileName, restore,
@@ -24,12 +24,16 @@ pub(crate) const ID: SystemId = SystemId(7_412_345_678_901_234_567);
 pub(crate) struct Bench {
     dir: TempDir,
     pub(crate) partial: bool,
+    /// How Barman is called.
+    pub(crate) command: String,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let bench = Self {
-            dir: tempfile::tempdir().unwrap(),
+            command: quote(&dir.path().join("barman").to_string_lossy()).into_owned(),
+            dir,
             partial: false,
         };
         for dir in [
@@ -95,11 +99,16 @@ impl Bench {
         Cluster::of_destination(&self.destination())
     }
 
-    pub(crate) fn open(&self, cancel: &CancelToken) -> Result<Archive, FetchError> {
+    fn open(&self, cancel: &CancelToken) -> Result<Archive, FetchError> {
+        self.opener()(cancel)
+    }
+
+    /// Opens the archive on a host with a token.
+    pub(crate) fn opener(&self) -> impl Fn(&CancelToken) -> Result<Archive, FetchError> + Send + use<> {
         let options = ArchiveOptions {
             address: ServerAddress {
                 server: "main".into(),
-                command: self.path("barman").display().to_string(),
+                command: self.command.parse().unwrap(),
                 config: Some(self.path("barman.conf").display().to_string()),
             },
             plain_host: None,
@@ -108,7 +117,7 @@ impl Bench {
             transport: Transport::Fast,
             local_wal: Some(self.path("data/pg_wal")),
         };
-        Archive::new(Arc::new(LocalHost::new(cancel.clone())), options)
+        move |cancel| Archive::new(Arc::new(LocalHost::new(cancel.clone())), options.clone())
     }
 
     pub(crate) fn spool(&self) -> Spool {

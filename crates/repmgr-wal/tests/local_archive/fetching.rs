@@ -217,3 +217,19 @@ fn without_a_control_file_any_cluster_will_do() {
     bench.archive(NAME, &segment(NAME));
     assert!(bench.fetch(NAME).unwrap() == segment(NAME));
 }
+
+#[test]
+fn barman_is_called_by_several_words_and_by_one_with_blanks() {
+    let mut bench = Bench::new();
+    let segment_file = bench.path("segment");
+    bench.put("segment", &segment(NAME));
+    bench.barman(&format!("cat '{}'", segment_file.display()));
+    fs::rename(bench.path("barman"), bench.path("my barman")).unwrap();
+    bench.archive(NAME, b"only Barman can read it");
+    let path = format!("\"{}\"", bench.path("my barman").display());
+    for command in [path.clone(), format!("env A=b {path}")] {
+        bench.command = command;
+        assert!(bench.fetch(NAME).unwrap() == segment(NAME), "{}", bench.command);
+    }
+    assert_eq!(bench.barman_calls(), 2);
+}

@@ -3,7 +3,7 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use repmgr_types::{CancelToken, Timeline, WalSegmentName};
-use repmgr_wal::{FetchError, PrefetchEnd, PrefetchOptions, Spool, prefetch};
+use repmgr_wal::{Archive, FetchError, PrefetchEnd, PrefetchOptions, Spool, prefetch};
 
 use crate::bench::{Bench, ID, segment, segment_with, size};
 
@@ -31,17 +31,24 @@ struct Ahead {
 
 impl Ahead {
     fn start(bench: &Bench, options: PrefetchOptions) -> Self {
+        Self::on(bench, options, bench.opener())
+    }
+
+    fn on(
+        bench: &Bench,
+        options: PrefetchOptions,
+        open: impl Fn(&CancelToken) -> Result<Archive, FetchError> + Send + 'static,
+    ) -> Self {
         let cancel = CancelToken::new();
-        let archive = bench.open(&cancel).unwrap();
         let (spool, cluster, token) = (bench.spool(), bench.cluster(), cancel.clone());
-        let thread = thread::spawn(move || prefetch(archive, spool, &cluster, options, &token).unwrap());
+        let thread = thread::spawn(move || prefetch(open, spool, &cluster, options, &token).unwrap());
         Self {
             cancel,
             thread: Some(thread),
         }
     }
 
-    fn end(mut self) -> PrefetchEnd {
+    fn end(&mut self) -> PrefetchEnd {
         self.thread.take().unwrap().join().unwrap()
     }
 }
@@ -260,12 +267,37 @@ fn it_ends_when_the_data_directory_or_the_server_or_the_spool_is_gone() {
             format!("{}\n/data\n", std::process::id()).as_bytes(),
         );
         let spool = bench.spool();
-        let ahead = Ahead::start(&bench, options(&name(1, 3)));
+        let mut ahead = Ahead::start(&bench, options(&name(1, 3)));
         eventually("at work", || ready(&spool).len() == 4);
         let path = bench.path(gone);
         let moved = bench.path("moved");
         fs::rename(path, moved).unwrap();
         assert_eq!(ahead.end(), PrefetchEnd::Deserted, "{gone}");
+        // Other work may share it.
+        assert!(!ahead.cancel.is_cancelled(), "{gone}");
+    }
+}
+
+/// What Barman still sends by then is wanted by nobody; the host may have a token of its own.
+#[test]
+fn a_transfer_ends_when_the_server_is_gone_or_the_caller_cancels() {
+    for gone in [true, false] {
+        let bench = Bench::new();
+        bench.archive(&name(1, 4), b"only Barman can read it");
+        bench.barman("exec sleep 100");
+        let open = bench.opener();
+        let mut ahead = Ahead::on(&bench, options(&name(1, 3)), move |_| open(&CancelToken::new()));
+        eventually("a transfer", || bench.barman_calls() == 1);
+        let expected = if gone {
+            fs::rename(bench.path("data/pg_wal"), bench.path("moved")).unwrap();
+            PrefetchEnd::Deserted
+        } else {
+            ahead.cancel.cancel();
+            PrefetchEnd::Cancelled
+        };
+        let since = Instant::now();
+        assert_eq!(ahead.end(), expected);
+        assert!(since.elapsed() < Duration::from_secs(20), "{expected:?}");
     }
 }
 

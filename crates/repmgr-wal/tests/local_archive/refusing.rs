@@ -171,7 +171,7 @@ fn a_server_that_barman_would_take_for_an_option_is_refused() {
     let mut options = repmgr_wal::ArchiveOptions {
         address: repmgr_barman::ServerAddress {
             server: "--all".into(),
-            command: "barman".into(),
+            command: repmgr_barman::BarmanCommand::default(),
             config: None,
         },
         plain_host: None,

@@ -1,10 +1,12 @@
 //! The command line: that of `barman-wal-restore` 3.19, and what is ours.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
+use repmgr_barman::BarmanCommand;
 use repmgr_types::{SystemId, WalSegmentName, WalSegmentSize};
 use repmgr_wal::{Transport, WalFileName};
 
@@ -81,9 +83,10 @@ pub(crate) struct Arguments {
     /// Megabytes to hold ready at most
     #[arg(long, value_name = "MB", default_value_t = 1024)]
     pub(crate) spool_size: u64,
-    /// Barman's program on its host, with words before it if needed ("sudo -n -u barman barman")
+    /// Barman's program on its host, with words before it if needed ("sudo -n -u barman barman"); split
+    /// into words as by a shell, so that a path with blanks needs quotes of its own
     #[arg(long, value_name = "COMMAND", default_value = "barman")]
-    pub(crate) barman_command: String,
+    pub(crate) barman_command: BarmanCommand,
     /// Options for SSH, as typed after "ssh"
     #[arg(
         long,
@@ -134,15 +137,15 @@ impl Arguments {
     }
 
     /// All that leads to the archive: two calls that agree in it can share a spool.
-    pub(crate) fn archive_key(&self) -> [&str; 7] {
+    pub(crate) fn archive_key(&self) -> [Cow<'_, str>; 7] {
         [
-            if self.local { "local" } else { "ssh" },
-            &self.host,
-            self.user.as_deref().unwrap_or(""),
-            &self.server,
-            self.config.as_deref().unwrap_or(""),
-            &self.barman_command,
-            &self.ssh_options,
+            if self.local { "local" } else { "ssh" }.into(),
+            self.host.as_str().into(),
+            self.user.as_deref().unwrap_or("").into(),
+            self.server.as_str().into(),
+            self.config.as_deref().unwrap_or("").into(),
+            self.barman_command.to_string().into(),
+            self.ssh_options.as_str().into(),
         ]
     }
 }
@@ -229,6 +232,7 @@ mod tests {
             parse("x -j host main 000000010000000000000001 d").transport(),
             Transport::Bzip2
         );
+        assert_eq!(long.barman_command, BarmanCommand::default());
         assert!(parse("x -t host main").test && parse("x --test host main a b").test);
         for wrong in [
             "x host main",
@@ -239,6 +243,24 @@ mod tests {
             let error = Arguments::try_parse_from(wrong.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{wrong}");
         }
+    }
+
+    #[test]
+    fn barman_may_be_called_by_several_words_and_by_a_path_with_blanks() {
+        let parse =
+            |command| Arguments::try_parse_from(["x", "--barman-command", command, "-t", "host", "main"]);
+        for (command, words) in [
+            (
+                "sudo -n -u barman barman",
+                &["sudo", "-n", "-u", "barman", "barman"][..],
+            ),
+            ("'/opt/my barman/bin/barman'", &["/opt/my barman/bin/barman"]),
+        ] {
+            assert_eq!(parse(command).unwrap().barman_command.words(), words);
+        }
+        let error = parse("'/opt/my barman").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("a quote is not closed"), "{error}");
     }
 
     #[test]

@@ -48,10 +48,8 @@ fn serve(arguments: &Arguments, behind: Behind) -> Result<(), String> {
     let destination = arguments.destination.as_deref().ok_or("no destination")?;
     let cluster = Cluster::of_destination(destination);
     let spool = crate::spool(arguments, &cluster, cluster.system_id());
-    let cancel = CancelToken::new();
     // From here on only what belongs to the segment delivered counts, also where nobody knew before.
-    let archive =
-        crate::archive(arguments, Some(behind.system_id), &cluster, &cancel).map_err(|e| e.to_string())?;
+    let open = |cancel: &CancelToken| crate::archive(arguments, Some(behind.system_id), &cluster, cancel);
     let options = PrefetchOptions {
         delivered: behind.delivered,
         segment_size: behind.segment_size,
@@ -60,7 +58,7 @@ fn serve(arguments: &Arguments, behind: Behind) -> Result<(), String> {
         max_bytes: arguments.spool_size << 20,
         idle: IDLE,
     };
-    let end = prefetch(archive, spool, &cluster, options, &cancel).map_err(|e| e.to_string())?;
+    let end = prefetch(open, spool, &cluster, options, &CancelToken::new()).map_err(|e| e.to_string())?;
     log::debug!("{end:?}");
     Ok(())
 }

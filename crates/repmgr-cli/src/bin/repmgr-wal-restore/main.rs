@@ -156,6 +156,7 @@ fn test(arguments: &Arguments) -> Result<(), Exit> {
 
 fn spool(arguments: &Arguments, cluster: &Cluster, system_id: Option<SystemId>) -> Spool {
     let key = arguments.archive_key();
+    let key = key.each_ref().map(|part| part.as_ref());
     Spool::new(arguments.spool_dir.as_deref(), cluster, system_id, &key)
 }
 
