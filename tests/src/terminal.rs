@@ -38,11 +38,21 @@ impl Terminal {
         }
         // The shell outlives an interrupt from the keyboard, which is for all who sit there.
         let line = format!("trap : INT; {line}; code=$?; stty -a; exit $code");
+        // Tests that a shell runs in the background are started to ignore SIGINT.
         let mut script = lab
             .scratch()
-            .command("script")
+            .command("env")
             .env("TERM", "xterm")
-            .args(["-q", "-e", "-f", "-c", &line, "/dev/null"])
+            .args([
+                "--default-signal=INT",
+                "script",
+                "-q",
+                "-e",
+                "-f",
+                "-c",
+                &line,
+                "/dev/null",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -1,7 +1,9 @@
 //! What can be wrong with Barman, its host, the way there, and the backup.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
@@ -156,6 +158,87 @@ fn force_erases_nothing_until_the_backup_has_been_proven_readable() {
     fs::set_permissions(&secret, mode).unwrap();
     clone(lab, &target, &["-F"]).success();
     drop(assert_standby(lab, &target));
+}
+
+/// Barman locks a backup that it deletes.
+#[test]
+fn force_erases_nothing_while_barman_is_at_work_on_the_backup() {
+    let lab = shared();
+    let id = server(lab, "busy", &[]);
+    let target = precious(lab, &[("barman_server", "busy")]);
+    let parts = ["base", "global", "pg_wal", "PG_VERSION"].map(|name| target.data_dir.join(name));
+    let before = Snapshot::of(&parts);
+    let lock = lab
+        .barman()
+        .server_dir("busy")
+        .with_file_name(format!(".busy-{id}.lock"));
+    let mut locked = lab
+        .scratch()
+        .command("flock")
+        .arg(&lock)
+        .args(["-c", "echo locked; exec cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(locked.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    clone(lab, &target, &["-F"])
+        .code(BARMAN)
+        .stderr(contains("has locked backup").and(contains("HINT: wait until Barman has finished")));
+    before.assert_unchanged();
+    drop(locked.stdin.take());
+    assert!(locked.wait().unwrap().success());
+    clone(lab, &target, &["-F"]).success();
+    drop(assert_standby(lab, &target));
+}
+
+/// Without a manifest nothing names the files that a backup had.
+#[test]
+fn a_backup_that_lost_a_table_is_refused() {
+    let lab = shared();
+    let id = lab
+        .add_server(&ServerOptions::new("holed", BackupMethod::Rsync))
+        .unwrap();
+    let target = precious(lab, &[("barman_server", "holed")]);
+    let parts = ["base", "global", "pg_wal", "PG_VERSION"].map(|name| target.data_dir.join(name));
+    let before = Snapshot::of(&parts);
+    fs::remove_file(lab.barman().backup_dir("holed", &id).join("data/base/1/1255")).unwrap();
+    for more in [&["-F"][..], &["-F", "--dry-run"]] {
+        clone(lab, &target, more)
+            .code(BARMAN)
+            .stderr(contains("files are missing in backup").and(contains("HINT: choose another backup")));
+        before.assert_unchanged();
+    }
+    clone(lab, &target, &["-F", "--accept-damage"])
+        .success()
+        .stderr(contains("WARNING: files are missing"));
+}
+
+/// A standby with such an archive would follow a server that was given up.
+#[test]
+fn an_archive_that_leads_to_another_timeline_is_refused() {
+    let lab = shared();
+    server(lab, "led-astray", &[]);
+    let target = node(lab, &[("barman_server", "led-astray")]);
+    let history = lab
+        .barman()
+        .server_dir("led-astray")
+        .join("wals/00000002.history");
+    lab.scratch()
+        .write(&history, "1\t0/1\tpromoted\n", 0o600)
+        .unwrap();
+    refused(
+        lab,
+        &target,
+        &[],
+        1,
+        &["00000002.history", "timeline 1", "HINT: some server"],
+    );
+    fs::remove_file(&history).unwrap();
+    clone(lab, &target, &[]).success();
 }
 
 /// (Defect 2) To the original a backup without its control file is a complete standby.

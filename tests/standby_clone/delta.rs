@@ -1,13 +1,14 @@
 //! `-F --delta`: a stopped instance is rebuilt, and only what differs is fetched.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use predicates::str::contains;
 use repmgr_lab::{
     BackupMethod, BarmanVersion, Lab, PrimaryOptions, ServerOptions, StopMode, Tablespace, Target,
 };
-use repmgr_tests::{assert_cannot_start, assert_standby, clone, node, output};
+use repmgr_tests::{assert_cannot_start, assert_standby, clone, node, output, skip};
 
 use crate::shared;
 
@@ -183,9 +184,56 @@ fn a_manifest_tells_what_is_right_whatever_the_times_say() {
     let target = used(&lab, &[], StopMode::Immediate);
     // A second backup: pg_basebackup gives each file a new time.
     lab.barman().backup(lab.server()).unwrap();
+    // Of a file of root's it can be seen that it is right, but not written down.
+    let version = target.data_dir.join("PG_VERSION");
+    fs::set_permissions(&version, fs::Permissions::from_mode(0o644)).unwrap();
+    // Only root can give it away; for others it is a file like any other.
+    let _ = std::os::unix::fs::chown(&version, Some(0), Some(0));
     let said = output(&clone(&lab, &target, &["-F", "--delta"]).success());
     assert!(reused(&said) > 500, "{said}");
     drop(assert_standby(&lab, &target));
+}
+
+/// Its directory was in the place of the link until then.
+#[test]
+fn the_wal_directory_may_move_elsewhere() {
+    let lab = shared();
+    let target = used(lab, &[], StopMode::Fast);
+    let elsewhere = lab.scratch().join("wal-of-a-rebuilt-one");
+    let conf = fs::read_to_string(&target.conf).unwrap();
+    let option = format!("{conf}pg_basebackup_options='--waldir={}'\n", elsewhere.display());
+    lab.scratch().write(&target.conf, &option, 0o600).unwrap();
+    clone(lab, &target, &["-F", "--delta"]).success();
+    assert_eq!(fs::read_link(target.data_dir.join("pg_wal")).unwrap(), elsewhere);
+    drop(assert_standby(lab, &target));
+}
+
+/// A file system that is mounted below has one directory of root's; and somebody worked as root here.
+#[test]
+fn what_belongs_to_somebody_else_is_left_alone_or_fetched() {
+    let lab = shared();
+    let target = used(lab, &[], StopMode::Fast);
+    let data = &target.data_dir;
+    let relation = relation(lab);
+    let before = fs::read(data.join(&relation)).unwrap();
+    let lost_and_found = data.join("pg_wal/lost+found");
+    fs::create_dir(&lost_and_found).unwrap();
+    let theirs = |path: &Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(path, Some(0), Some(0))
+    };
+    if theirs(&lost_and_found, 0o700).is_err() {
+        return skip("what_belongs_to_somebody_else", "only root can give things away");
+    }
+    for delta in ["--delta", "--delta=checksum"] {
+        theirs(&data.join(&relation), 0o600).unwrap();
+        theirs(&data.join("base/1/1259"), 0o644).unwrap();
+        clone(lab, &target, &["-F", delta]).success();
+        assert!(lost_and_found.exists());
+        let standby = assert_standby(lab, &target);
+        standby.stop(StopMode::Fast).unwrap();
+        assert_eq!(fs::read(data.join(&relation)).unwrap().len(), before.len());
+    }
 }
 
 #[test]

@@ -97,6 +97,28 @@ fn an_interrupted_clone_continues_after_every_signal() {
     }
 }
 
+/// While files are copied nobody asks Barman anything; sshd may take that for a client that is gone.
+#[test]
+fn a_session_that_sshd_gave_up_meanwhile_is_opened_anew() {
+    let lab = Lab::builder()
+        .primary(PrimaryOptions {
+            rows: 60_000,
+            ..PrimaryOptions::default()
+        })
+        .build()
+        .unwrap();
+    let config = std::fs::read_to_string(lab.sshd().server_config()).unwrap();
+    let hasty = format!("ClientAliveInterval 1\nClientAliveCountMax 1\n{config}");
+    std::fs::write(lab.sshd().server_config(), hasty).unwrap();
+    lab.sshd().restart().unwrap();
+    Relay::start(lab.sshd(), "slower", BYTES_A_SECOND / 3).unwrap();
+    let target = node(&lab, &[("barman_host", "slower")]);
+    clone(&lab, &target, &["-L", "DEBUG"])
+        .success()
+        .stderr(contains("connecting anew").and(contains("no longer held").not()));
+    drop(assert_standby(&lab, &target));
+}
+
 /// Two clones into one directory would mix their files.
 #[test]
 fn a_directory_another_clone_works_on_is_left_alone() {
@@ -129,6 +151,30 @@ fn barman_cannot_delete_the_backup_while_it_is_copied() {
         "{refused:#}"
     );
     assert!(running.wait().unwrap().success(), "{}", running.said().unwrap());
+    bench
+        .lab
+        .barman()
+        .run(&["delete", bench.lab.server(), &id])
+        .unwrap();
+    drop(assert_standby(&bench.lab, &target));
+}
+
+#[test]
+fn a_newer_backup_does_not_hide_that_the_older_can_be_continued() {
+    let bench = bench();
+    let target = bench.slow_node();
+    let running = bench.midway(&target);
+    running.signal("KILL").unwrap();
+    drop(running);
+    let begun = bench.lab.backup_id().unwrap();
+    let id = bench.lab.barman().backup(bench.lab.server()).unwrap();
+    let option = format!("--backup-id={begun}");
+    clone(&bench.lab, &target, &["--dry-run"])
+        .success()
+        .stderr(contains("is given up for one of backup").and(contains(&option)));
+    clone(&bench.lab, &target, &[&option])
+        .success()
+        .stderr(contains("continuing"));
     bench
         .lab
         .barman()

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use repmgr_lab::{BackupMethod, Lab, PrimaryOptions, ServerOptions, Target};
-use repmgr_tests::{Snapshot, assert_standby, clone, node, output};
+use repmgr_tests::{Snapshot, assert_standby, clone, clone_in, node, output};
 
 const SECRET: &str = "hush_hush";
 
@@ -25,7 +25,7 @@ fn lab() -> &'static Lab {
         let primary = lab.primary();
         let hba = primary.data_dir().join("pg_hba.conf");
         let rules = fs::read_to_string(&hba).unwrap();
-        let rule = "host all locked 127.0.0.1/32 scram-sha-256\n";
+        let rule = "host all,replication locked 127.0.0.1/32 scram-sha-256\n";
         lab.scratch()
             .write(&hba, &format!("{rule}{rules}"), 0o600)
             .unwrap();
@@ -62,8 +62,14 @@ fn the_standby_follows_the_primary_that_the_barman_host_knows() {
     for more in [&["-p", "1"][..], &["--no-upstream-connection"]] {
         let target = node(lab, &[]);
         let said = output(&clone(lab, &target, more).success());
-        let warned = said.contains("WARNING: the source node cannot be reached from here");
+        // A number that was mistyped: the node itself can be reached, and is checked.
+        let warned = said.contains("WARNING: the source node cannot be reached; node 1 is, by its record");
         assert_eq!(warned, more[0] == "-p", "{said}");
+        assert_eq!(
+            said.contains("successfully connected to source node"),
+            warned,
+            "{said}"
+        );
         assert_eq!(
             primary_conninfo(&target),
             format!(
@@ -80,7 +86,11 @@ fn the_standby_follows_the_primary_that_the_barman_host_knows() {
 fn another_node_is_followed_as_its_record_says() {
     let lab = lab();
     let target = node(lab, &[]);
-    clone(lab, &target, &["-p", "1", "--upstream-node-id", "900"]).success();
+    clone(lab, &target, &["-p", "1", "--upstream-node-id", "900"])
+        .success()
+        .stderr(contains(
+            "cannot be reached from here, so that nothing about it is checked",
+        ));
     assert_eq!(
         primary_conninfo(&target),
         format!(
@@ -105,6 +115,28 @@ fn the_password_that_barman_connects_with_is_used_and_not_shown() {
     let said = output(&clone(lab, &target, &["-p", "1", "-L", "debug", "-v"]).success());
     assert!(!said.contains(SECRET), "{said}");
     assert!(!primary_conninfo(&target).contains("password"));
+}
+
+/// The one who clones may have a password that the standby will not have.
+#[test]
+fn a_standby_that_will_have_no_password_is_warned_of() {
+    let lab = lab();
+    let record = format!(
+        "insert into repmgr.nodes (node_id, upstream_node_id, type, node_name, conninfo, repluser, config_file) \
+         values (901, 1, 'standby', 'guarded', 'host=127.0.0.1 port={} user=locked dbname=repmgr', 'locked', '/r.conf')",
+        lab.primary().port()
+    );
+    lab.primary().sql(&record).unwrap();
+    let more = ["--upstream-node-id=901"];
+    let environment = [("PGPASSWORD", SECRET)];
+    let warning = "WARNING: the standby will not be able to connect to its upstream node";
+    let target = node(lab, &[]);
+    let said = output(&clone_in(lab, &target, &more, &environment).success());
+    assert!(said.contains(warning) && !said.contains(SECRET), "{said}");
+    let target = node(lab, &[("use_primary_conninfo_password", "true")]);
+    let said = output(&clone_in(lab, &target, &more, &environment).success());
+    assert!(!said.contains(warning), "{said}");
+    assert!(primary_conninfo(&target).contains(SECRET));
 }
 
 /// What cannot be found out is an error, and nothing is changed: not even with -F.

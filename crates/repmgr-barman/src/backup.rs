@@ -50,6 +50,8 @@ pub struct Backup {
     pub end_time: String,
     /// Bytes on the Barman host, when Barman says so.
     pub size: Option<u64>,
+    /// Bytes of backup.info.
+    pub(crate) notes: u64,
     /// Whether the cluster had data page checksums when it was made (Barman 3.11 and later).
     pub data_checksums: Option<bool>,
     /// Exempt from retention.
@@ -164,6 +166,7 @@ impl Backup {
             begin_time: info.required("begin_time", "a time")?,
             end_time: info.required("end_time", "a time")?,
             size: info.value("size", "a number of bytes")?,
+            notes: found.info.len() as u64,
             data_checksums: info.text("data_checksums")?.map(|text| text == "on"),
             keep: found.keep,
             compression: info.text("compression")?.map(str::to_owned),
@@ -181,6 +184,12 @@ impl Backup {
             return Err(info.error("end_xlog", "at or after begin_xlog"));
         }
         Ok(backup)
+    }
+
+    /// Bytes that the files of the backup have at least, if Barman counted them when it was taken: it counted its
+    /// own notes as well, which may have grown since.
+    pub fn least_bytes(&self) -> Option<u64> {
+        Some(self.size?.saturating_sub(self.notes))
     }
 
     /// The first thing that makes `other` another backup than this one. Status, retention and size may

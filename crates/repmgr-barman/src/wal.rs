@@ -6,6 +6,13 @@ use crate::error::BarmanError;
 use crate::info::shown;
 use crate::session::Barman;
 
+/// Names of history files in the directory.
+const HISTORIES: &str = r#"
+for file in "$1"/????????.history; do
+    if [ -e "$file" ]; then echo "${file##*/}"; fi
+done
+"#;
+
 impl Barman {
     /// Whether a WAL segment can be had from Barman; before Barman 2.10 only from the archive proper, later
     /// also from what has just arrived.
@@ -31,6 +38,26 @@ impl Barman {
             line if line.rsplit('/').next() == Some(name.as_str()) => Ok(true),
             line => Err(self.unexpected(&command, format!("\"{}\" for {name}", shown(line.as_bytes())))),
         }
+    }
+
+    /// The timelines of the history files in the archive; nothing where it is not beside the backups of which
+    /// `backup` is one. Does not ask Barman.
+    ///
+    /// # Errors
+    /// As for any call.
+    pub fn archived_timelines(&mut self, backup: &Backup) -> Result<Vec<Timeline>, BarmanError> {
+        let Some(server) = backup.directory.rsplitn(3, '/').nth(2) else {
+            return Ok(Vec::new());
+        };
+        let list = ShellCommand::script(HISTORIES).arg(format!("{server}/wals"));
+        let named = ShellCommand::new("ls").arg(format!("{server}/wals"));
+        let output = self.run(&list, &named, self.call_timeout)?;
+        if !output.exit.success() {
+            return Err(self.unexpected(&named, output.exit.status()));
+        }
+        let names = String::from_utf8_lossy(&output.stdout);
+        let id = |name: &str| u32::from_str_radix(name.strip_suffix(".history")?, 16).ok();
+        Ok(names.lines().filter_map(id).filter_map(Timeline::new).collect())
     }
 
     /// The history file of `timeline`, which says where each earlier one was left; `None` when Barman does

@@ -3,7 +3,10 @@
 //! All of it goes to standard error, or with `--log-to-file` to a file or to syslog, where
 //! repmgr writes `[time] [LEVEL] text`. A progress bar on standard error is taken away while a
 //! line is written, so that they cannot garble each other.
+//!
+//! Control characters are escaped, for messages quote what other hosts say.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -270,6 +273,7 @@ impl Out {
     /// There is nobody to tell if standard error fails; what a file or syslog does not take
     /// goes there.
     fn put(&mut self, level: LogLevel, text: &str) {
+        let text = &*printable(text);
         let written = match &mut self.sink {
             Sink::Stderr => return self.put_stderr(text),
             Sink::File(file) => file.write_all(text.as_bytes()),
@@ -289,6 +293,23 @@ impl Out {
             None => write(),
         }
     }
+}
+
+/// `text` without control characters, but for the line feeds and tabs of our own messages: whatever
+/// text from afar got into them must not drive the terminal, now or when the file is read.
+fn printable(text: &str) -> Cow<'_, str> {
+    let is_bad = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_bad(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// Records of the `log` crate on their way to our log.

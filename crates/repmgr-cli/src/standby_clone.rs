@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use repmgr_clone::{
-    CloneError, CloneRequest, Context, Environment, Observer, ReconfigureRequest, is_unfinished, plan,
-    prepare, write_replication_configuration,
+    CloneError, CloneRequest, CloneState, Context, Environment, Observer, ReconfigureRequest, plan, prepare,
+    write_replication_configuration,
 };
 use repmgr_config::{LogLevel, Settings};
 use repmgr_remote::{Host, LocalHost, Prompt, SshHost, SshOptions};
@@ -39,8 +39,10 @@ pub(crate) fn run(
         let prepared = prepare(request, context).map_err(|error| (error, None))?;
         let done = prepared.execute(context);
         let directory = request.data_directory.as_path();
-        done.map(drop)
-            .map_err(|error| (error, is_unfinished(directory).then_some(directory)))
+        done.map(drop).map_err(|error| {
+            let is_unfinished = matches!(CloneState::of(directory), Ok(CloneState::Unfinished));
+            (error, is_unfinished.then_some(directory))
+        })
     })
 }
 

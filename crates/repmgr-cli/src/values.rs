@@ -8,6 +8,9 @@ use repmgr_types::Conninfo;
 
 use crate::args::CommandLine;
 
+/// Each costs a session and some open files, of which a process mostly has 1,024.
+const MOST_JOBS: usize = 64;
+
 /// The values of options that are more than text.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Values {
@@ -67,7 +70,7 @@ impl Values {
                     format!("\"--recovery-min-apply-delay\": {error} (provided: \"{text}\")")
                 })
             }),
-            jobs: take(&args.jobs, &mut errors, |text| number("--jobs", text, 1)).and_then(NonZeroUsize::new),
+            jobs: take(&args.jobs, &mut errors, jobs).and_then(NonZeroUsize::new),
             retries: take(&args.retries, &mut errors, |text| number("--retries", text, 0)),
             compression: take(&args.compress, &mut errors, |text| {
                 compression(text).ok_or_else(|| one_of("--compress", text, "auto, zstd, lz4, gzip, none"))
@@ -135,6 +138,15 @@ fn number<T: TryFrom<u64>>(option: &str, text: &str, min: u64) -> Result<T, Stri
         ));
     }
     T::try_from(number).map_err(|_| format!("\"{option}\": value is too large (provided: \"{text}\")"))
+}
+
+fn jobs(text: &str) -> Result<usize, String> {
+    match number("--jobs", text, 1)? {
+        more if more > MOST_JOBS => Err(format!(
+            "\"--jobs\": must be {MOST_JOBS} or less (provided: \"{text}\")"
+        )),
+        jobs => Ok(jobs),
+    }
 }
 
 fn one_of(option: &str, text: &str, choices: &str) -> String {
@@ -274,6 +286,10 @@ mod tests {
 
     #[test]
     fn numbers_that_do_not_fit_are_refused() {
+        assert_eq!(
+            read(&["--jobs", "65"]).1,
+            ["\"--jobs\": must be 64 or less (provided: \"65\")"]
+        );
         assert_eq!(
             read(&["-p", "65536"]).1,
             ["\"-p/--port\": value is too large (provided: \"65536\")"]

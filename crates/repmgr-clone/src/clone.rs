@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use repmgr_barman::Hold;
 use repmgr_datadir::{Building, FinishError, Tree, create_skeleton};
 
 use crate::barman::{BackupSource, Content, ServerParameters};
@@ -11,6 +10,7 @@ use crate::configure::{configure, link_tablespace};
 use crate::copy::{Trees, create_directories};
 use crate::fetch::Fetch;
 use crate::gather::{Base, Gathered, can_resume, gather};
+use crate::hold::Holds;
 use crate::place::Places;
 use crate::record::record;
 use crate::request::BarmanSource;
@@ -69,14 +69,17 @@ impl PreparedClone<'_> {
     /// Makes the standby.
     ///
     /// # Errors
-    /// PostgreSQL cannot start on the directory then. The same clone, run again, continues where
-    /// this one stopped as far as that is safe.
+    /// The first. If it came before anything was changed (the slot could not be created, or a server was started
+    /// meanwhile), what was there is as it was. Otherwise PostgreSQL cannot start on the directory, and the same
+    /// clone, run again, continues where this one stopped as far as that is safe.
+    /// [`CloneState::of`](crate::CloneState::of) tells which.
     pub fn execute(self, context: &Context<'_>) -> Result<Summary, CloneError> {
         let Self {
             request,
             mut gathered,
         } = self;
-        let slot = Slot::create(request.standby(), &gathered.nodes, InUse::Refuse, context)?;
+        let slot = Slot::create(request.standby(), &gathered.nodes, InUse::Refuse, context)
+            .inspect_err(|error| record(request, &gathered, Some(error), context))?;
         match run(request, &mut gathered, &slot, context) {
             Ok(copy) => {
                 record(request, &gathered, None, context);
@@ -122,7 +125,10 @@ fn run(
                 bytes: source.total_size(),
             });
             context.observer.event(Event::ReceivingFileList);
-            let (holds, rule) = (std::mem::take(holds), ground.rule(*delta));
+            let Some(holds) = holds.take() else {
+                unreachable!("a prepared clone has taken its holds");
+            };
+            let rule = ground.rule(*delta);
             let places = &gathered.places;
             let (control, summary) = if let Some(chain) = &source.chain {
                 let combine = Combine {
@@ -163,8 +169,8 @@ fn run(
         external.write(&data, context)?;
     }
     configure(&data, gathered.version, &gathered.settings, context)?;
-    if let Base::Barman { source, .. } = &mut gathered.base {
-        source.recheck()?;
+    if let Base::Barman { request, source, .. } = &mut gathered.base {
+        source.recheck_after_copy(&*request.host)?;
     }
     context.cancel.check()?;
     let others: Vec<&Tree> = tablespaces.iter().chain(wal).collect();
@@ -185,7 +191,7 @@ fn fetch(
     barman: &BarmanSource,
     source: &mut BackupSource,
     parameters: &ServerParameters,
-    mut holds: Vec<Hold>,
+    mut holds: Holds<'_>,
     trees: &Trees<'_>,
     rule: Rule,
     context: &Context<'_>,

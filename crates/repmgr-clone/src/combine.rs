@@ -5,14 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use repmgr_barman::{Barman, Hold};
+use repmgr_barman::Barman;
 use repmgr_datadir::{Building, Kind, PG_CONTROL, Tree, TreeError};
 use repmgr_upstream::Combination;
 
-use crate::barman::{Chain, Content, ServerParameters, Stored};
+use crate::barman::{Chain, Content, ServerParameters, Stored, with_session};
 use crate::configure::link_tablespace;
 use crate::copy::{Trees, create_directories};
 use crate::fetch::Fetch;
+use crate::hold::Holds;
 use crate::place::Places;
 use crate::request::BarmanSource;
 use crate::reuse::Rule;
@@ -41,7 +42,7 @@ impl Combine<'_> {
     pub(crate) fn run(
         &self,
         session: &mut Barman,
-        mut holds: Vec<Hold>,
+        mut holds: Holds<'_>,
         context: &Context<'_>,
     ) -> Result<(Vec<u8>, CopySummary), CloneError> {
         if self.rule != Rule::Nothing {
@@ -50,8 +51,11 @@ impl Combine<'_> {
         let mut copied = Copied::new(self);
         let mut backups = Vec::new();
         for below in &self.chain.below {
-            let stored = Stored::list(session, below.backup.clone(), context)?;
-            let mut parameters = stored.parameters(session, context)?;
+            let (stored, mut parameters) = with_session(session, &*self.barman.host, |session| {
+                let stored = Stored::list(session, below.backup.clone(), context)?;
+                let parameters = stored.parameters(session, context)?;
+                Ok((stored, parameters))
+            })?;
             // Archives do not say it before they are unpacked.
             parameters.pages = parameters.pages.or(self.parameters.pages);
             backups.push(self.fetch(&stored, &parameters, session, &mut holds, &mut copied, context)?);
@@ -80,7 +84,7 @@ impl Combine<'_> {
         stored: &Stored,
         parameters: &ServerParameters,
         session: &mut Barman,
-        holds: &mut Vec<Hold>,
+        holds: &mut Holds<'_>,
         copied: &mut Copied,
         context: &Context<'_>,
     ) -> Result<Part, CloneError> {
@@ -115,7 +119,9 @@ impl Combine<'_> {
         };
         let (control, summary) = fetch.run(session, holds, context)?;
         copied.add(&summary, stored.load(parameters));
-        let manifest = stored.manifest_file(session, context)?;
+        let manifest = with_session(session, &*self.barman.host, |session| {
+            stored.manifest_file(session, context)
+        })?;
         stored.parse_manifest(&manifest)?;
         part.data
             .write_durable("backup_manifest", &manifest, PRIVATE_MODE)?;

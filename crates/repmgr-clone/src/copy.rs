@@ -6,7 +6,6 @@ use std::num::NonZero;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use repmgr_barman::Hold;
 use repmgr_datadir::{Existing, FileSpec, Tree, TreeError, TreeFile};
 use repmgr_transfer::{
     Codec, Compression, EntryKind, FileSink, OldFiles, Options, Progress as TransferProgress, Revision, Sink,
@@ -14,6 +13,7 @@ use repmgr_transfer::{
 };
 
 use crate::barman::{Files, ServerParameters, as_path};
+use crate::hold::Holds;
 use crate::judge::{Case, Judge};
 use crate::request::BarmanSource;
 use crate::reuse::Reused;
@@ -35,14 +35,18 @@ impl Trees<'_> {
             n => &self.tablespaces[n - 1],
         }
     }
+
+    /// Whether this directory of a listing is the one with the WAL, which goes to another place.
+    pub(crate) fn is_elsewhere(&self, source: usize, path: &[u8]) -> bool {
+        source == 0 && self.wal.is_some() && [&b"pg_wal"[..], b"pg_xlog"].contains(&path)
+    }
 }
 
 /// Creates the directories of the backup, empty ones too.
 pub(crate) fn create_directories(files: &Files, trees: &Trees<'_>) -> Result<(), TreeError> {
     for (n, listing) in files.listings.iter().enumerate() {
         for entry in listing.iter().filter(|entry| entry.kind == EntryKind::Directory) {
-            let outside = n == 0 && trees.wal.is_some() && [&b"pg_wal"[..], b"pg_xlog"].contains(&entry.path);
-            if !outside {
+            if !trees.is_elsewhere(n, entry.path) {
                 trees.get(n).create_dir(as_path(entry.path))?;
             }
         }
@@ -66,7 +70,7 @@ impl Copy<'_> {
     pub(crate) fn run(
         &self,
         judge: Judge<'_>,
-        holds: &mut Vec<Hold>,
+        holds: &mut Holds<'_>,
         context: &Context<'_>,
     ) -> Result<CopySummary, CloneError> {
         let progress = TransferProgress::default();
@@ -96,7 +100,10 @@ impl Copy<'_> {
         if moved.without_python {
             context.observer.event(Event::Warning {
                 text: "files that differ were fetched whole, not by blocks".to_owned(),
-                detail: Some(format!("there is no python3 on \"{}\"", self.barman.host.name())),
+                detail: Some(format!(
+                    "python3 on \"{}\" is missing or does not work",
+                    self.barman.host.name()
+                )),
                 hint: None,
             });
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use repmgr_barman::{Backup, BarmanError, Unreadable, UnreadableReason};
+use repmgr_barman::{Backup, BarmanError, HoldError, Unreadable, UnreadableReason};
 use repmgr_datadir::{
     AdoptError, ClaimError, ControlError, EraseError, FinishError, InspectError, OutsideError, PrepareError,
     ResumeError, SpaceError, TreeError,
@@ -42,7 +42,8 @@ pub enum ErrorKind {
     Interrupted,
 }
 
-/// Why there is no standby. In every case PostgreSQL cannot start on what was begun.
+/// Why there is no standby, or no configuration. PostgreSQL cannot start on what was begun; an instance that nothing
+/// was done to yet is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloneError {
@@ -135,6 +136,28 @@ pub enum CloneError {
     /// Barman, or the way to it.
     #[error(transparent)]
     Barman(#[from] BarmanError),
+    /// Files are gone from the backup since it was taken.
+    #[error("files are missing in backup {backup}: it has {missing} bytes less than when it was taken")]
+    Shrunken {
+        /// The backup.
+        backup: BackupId,
+        /// Bytes.
+        missing: u64,
+    },
+    /// The archive leads a standby to a timeline that its upstream node is not on.
+    #[error(
+        "Barman's archive has {history}, but the source node is on timeline {node_timeline}: the standby would leave \
+         its upstream node's history"
+    )]
+    StrayTimeline {
+        /// The history file.
+        history: String,
+        /// Where the source node, a primary, is.
+        node_timeline: Timeline,
+    },
+    /// Barman itself is at work on the backup.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
     /// The backup is of a kind that cannot be read here.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -394,6 +417,8 @@ impl CloneError {
             | Self::Adopt(_)
             | Self::Finish(_) => K::Target,
             Self::Barman(_)
+            | Self::Shrunken { .. }
+            | Self::Hold(_)
             | Self::Unreadable(_)
             | Self::List(_)
             | Self::Listing(_)
@@ -420,8 +445,22 @@ impl CloneError {
             | Self::OtherCluster { .. }
             | Self::OtherVersion { .. }
             | Self::OtherTimeline { .. }
+            | Self::StrayTimeline { .. }
             | Self::NoWal { .. } => K::Prerequisite,
             Self::Recovery(_) => K::Configuration,
+        }
+    }
+
+    /// Whether the same clone may well succeed a little later: a connection to the Barman host could not be
+    /// made, or broke.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Barman(error) => error.is_transient(),
+            Self::Hold(error) => error.is_transient(),
+            Self::List(error) => error.is_transient(),
+            Self::Read(error) => error.is_transient(),
+            Self::Transfer(error) => error.is_transient(),
+            _ => false,
         }
     }
 
@@ -476,6 +515,14 @@ impl CloneError {
             Self::Erase(error) => error.hint(),
             Self::Resume(_) => None,
             Self::Barman(error) => error.hint(),
+            Self::Hold(error) => error.hint(),
+            Self::Shrunken { .. } => Some(
+                "choose another backup with --backup-id, or take a new one; --accept-damage copies what is left".to_owned(),
+            ),
+            Self::StrayTimeline { history, .. } => Some(format!(
+                "some server of this cluster was promoted: clone from it, or, if it is given up, remove {history} and the \
+                 WAL of its timeline from Barman's archive"
+            )),
             Self::Unreadable(error) => Some(error.hint()),
             Self::List(error) => error.hint(),
             Self::NotReadable { .. } => Some(

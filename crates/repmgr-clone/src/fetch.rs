@@ -1,10 +1,11 @@
 //! Brings the files of one backup here.
 
-use repmgr_barman::{Barman, Hold};
+use repmgr_barman::Barman;
 use repmgr_datadir::PG_CONTROL;
 
-use crate::barman::{Content, ServerParameters, Stored};
+use crate::barman::{Content, ServerParameters, Stored, with_session};
 use crate::copy::{Copy, Trees};
+use crate::hold::Holds;
 use crate::judge::Judge;
 use crate::request::BarmanSource;
 use crate::reuse::{Reused, Rule};
@@ -28,7 +29,7 @@ impl Fetch<'_> {
     pub(crate) fn run(
         &self,
         session: &mut Barman,
-        holds: &mut Vec<Hold>,
+        holds: &mut Holds<'_>,
         context: &Context<'_>,
     ) -> Result<(Vec<u8>, CopySummary), CloneError> {
         let Self {
@@ -81,7 +82,9 @@ impl Fetch<'_> {
         };
         let control = match control {
             Some(control) => control,
-            None => stored.read_control(session, context)?,
+            None => with_session(session, &*barman.host, |session| {
+                stored.read_control(session, context)
+            })?,
         };
         stored.check_control(&control)?;
         stored.pages(&control)?;

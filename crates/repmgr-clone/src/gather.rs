@@ -3,29 +3,34 @@
 use std::panic::resume_unwind;
 use std::thread;
 
-use repmgr_barman::{Backup, Hold};
+use repmgr_barman::Backup;
 use repmgr_datadir::{Claim, Permissions, Target, TargetState};
 use repmgr_recovery::{PrimaryConninfo, ReplicationSettings};
+use repmgr_remote::one_line;
 use repmgr_types::PgVersion;
 
 use crate::barman::{BackupSource, ServerParameters};
 use crate::copy::wire_options;
 use crate::external::{self, Fetched};
-use crate::node::{Cluster, Nodes};
+use crate::hold::Holds;
+use crate::node::{Cluster, Nodes, with_causes};
 use crate::place::{self, Identity, Places};
-use crate::reach::{check_timeline, check_wal};
+use crate::reach::{check_archive, check_timeline, check_wal};
 use crate::request::{BarmanSource, ServerSource, Source, Standby};
 use crate::reuse::{Rule, delta_rule};
 use crate::server::{self, ServerBase};
 use crate::slot::{InUse, Slot};
 use crate::{CloneError, CloneRequest, Context, Event, Existing, Method, Plan};
+/// sshd turns some away when more than ten log in at once.
+const LOGINS_AT_ONCE: usize = 8;
+
 /// Where the base backup comes from, with all that is known of it.
 pub(crate) enum Base<'r> {
     Barman {
         request: &'r BarmanSource,
         source: Box<BackupSource>,
         parameters: Box<ServerParameters>,
-        holds: Vec<Hold>,
+        holds: Option<Holds<'r>>,
         /// What is reused of the instance that is replaced.
         delta: Option<Rule>,
     },
@@ -99,6 +104,7 @@ pub(crate) fn gather<'r>(
         source.warn_of_missing_configuration(parameters, external.as_ref(), context);
     }
     let settings = replication_settings(request.standby(), found.cluster.version, &found.nodes, context);
+    found.nodes.check_written(&settings.primary_conninfo, context);
     let identity = Identity::new(
         found.identity.clone(),
         found.cluster.version.major_name(),
@@ -131,7 +137,7 @@ impl<'r> Gathering<'r, '_, '_> {
         let (request, context) = (self.request, self.context);
         // One for the hold, and those of the copy.
         let sessions = || match self.take {
-            true => 1 + wire_options(barman, context).jobs.get(),
+            true => (1 + wire_options(barman, context).jobs.get()).min(LOGINS_AT_ONCE),
             false => 0,
         };
         let mut source = BackupSource::open(barman, request, sessions, context)?;
@@ -152,14 +158,21 @@ impl<'r> Gathering<'r, '_, '_> {
         let backups: Vec<Backup> = source.backups().cloned().collect();
         // From far away each takes its time, and neither needs the other.
         let (holds, both) = thread::scope(|scope| {
-            let holding = self.take.then(|| scope.spawn(|| hold(barman, &backups, context)));
-            let both = self.both_sides(barman, &mut source);
-            let holds = holding.map_or_else(Vec::new, |holding| {
-                holding.join().unwrap_or_else(|panic| resume_unwind(panic))
+            let take = || Holds::take(barman, &backups, context);
+            let taking = self.take.then(|| {
+                let builder = thread::Builder::new().name("hold".to_owned());
+                builder.spawn_scoped(scope, take)
             });
-            (holds, both)
+            let both = self.both_sides(barman, &mut source);
+            let holds = taking.map(|taking| match taking {
+                Ok(taking) => taking.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // No more threads: one thing after the other, then.
+                Err(_) => take(),
+            });
+            (holds.transpose(), both)
         });
-        if !holds.is_empty() {
+        let holds = holds?;
+        if self.take {
             // Between our look and the hold Barman may have begun to delete it.
             source.recheck()?;
         }
@@ -170,6 +183,7 @@ impl<'r> Gathering<'r, '_, '_> {
             parameters.learn_of_checksums(node.setting("data_checksums")?.as_deref());
         }
         check_timeline(&mut source, &nodes, context)?;
+        check_archive(request, &mut source, &nodes)?;
         check_wal(request, &mut source, &nodes, context)?;
         let delta = delta_rule(
             request,
@@ -179,6 +193,7 @@ impl<'r> Gathering<'r, '_, '_> {
             &parameters,
             context,
         );
+        self.tell_of_other_clone(&source);
         let identity = serde_json::json!({
             "delta": delta.map(Rule::name),
             "method": Method::Barman,
@@ -201,6 +216,22 @@ impl<'r> Gathering<'r, '_, '_> {
             nodes,
             identity,
         })
+    }
+
+    /// A newer backup may have come since the clone was begun.
+    fn tell_of_other_clone(&self, source: &BackupSource) {
+        let TargetState::Unfinished { marker: Some(marker) } = self.target.state() else {
+            return;
+        };
+        let id = &source.wanted.backup.id;
+        let begun = marker.identity["backup"].as_str().map(one_line);
+        if let Some(begun) = begun.filter(|begun| marker.is_resumable() && begun != id.as_str()) {
+            self.context.observer.event(Event::Warning {
+                text: format!("the unfinished clone of backup {begun} is given up for one of backup {id}"),
+                detail: None,
+                hint: Some(format!("--backup-id={begun} continues it instead")),
+            });
+        }
     }
 
     /// What the backup says of its server, and the nodes.
@@ -307,6 +338,22 @@ impl<'r> Gathering<'r, '_, '_> {
                 ) {
                     (Ok(record), lost) => {
                         failure = lost;
+                        if let Some(error) = failure.take() {
+                            match Nodes::connect_to(&record.conninfo, Some(Method::Barman), context) {
+                                Ok(nodes) => {
+                                    context.observer.event(Event::Warning {
+                                        text: format!(
+                                            "the source node cannot be reached; node {} is, by its record, and is used instead",
+                                            record.node_id
+                                        ),
+                                        detail: Some(with_causes(&error)),
+                                        hint: Some("check -h, -p and -d".to_owned()),
+                                    });
+                                    return Ok(nodes);
+                                }
+                                Err(_) => failure = Some(error),
+                            }
+                        }
                         let mut nodes = Nodes::unconnected(record.conninfo);
                         nodes.upstream_id = Some(record.node_id);
                         nodes.replication_user = record.repluser;
@@ -438,27 +485,6 @@ impl<'r> Gathering<'r, '_, '_> {
                 .collect(),
         }
     }
-}
-
-/// Holds every backup that is read: retention deletes an obsolete full backup although an increment of it
-/// is held. Without a hold the clone goes on: that all is still whole is looked at in the end anyway.
-fn hold(barman: &BarmanSource, backups: &[Backup], context: &Context<'_>) -> Vec<Hold> {
-    let mut holds = Vec::new();
-    for backup in backups {
-        match Hold::take(&*barman.host, &barman.address, backup) {
-            Ok(hold) => holds.push(hold),
-            Err(error) => {
-                context.observer.event(Event::Warning {
-                    text: "the backup cannot be held against Barman's retention while it is copied"
-                        .to_owned(),
-                    detail: Some(error.to_string()),
-                    hint: error.hint(),
-                });
-                break;
-            }
-        }
-    }
-    holds
 }
 
 pub(crate) fn replication_settings(

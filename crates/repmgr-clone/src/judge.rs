@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use repmgr_barman::Backup;
+use repmgr_remote::one_line;
+use repmgr_types::BackupId;
 use repmgr_verify::{FileCheck, Fork, Manifest, PageCheck, PageRules, RelationFile};
 
 use crate::barman::ServerParameters;
@@ -17,7 +19,7 @@ const MAX_BLOCKS: usize = 3;
 pub(crate) struct Judge<'a> {
     manifest: Option<&'a Manifest>,
     rules: Option<PageRules>,
-    backup: &'a Backup,
+    backup: &'a BackupId,
     /// Damaged files count as good, with a warning.
     accept: bool,
     damages: Mutex<BTreeMap<Vec<u8>, String>>,
@@ -36,7 +38,7 @@ impl<'a> Judge<'a> {
         Self {
             manifest: parameters.manifest.as_ref(),
             rules: parameters.page_rules(backup),
-            backup,
+            backup: &backup.id,
             accept,
             damages: Mutex::default(),
         }
@@ -90,11 +92,7 @@ impl<'a> Judge<'a> {
             // It may have come before, over a connection that was lost.
             true => drop(damages.remove(&case.path)),
             false => {
-                let line = format!(
-                    "\"{}\": {}",
-                    String::from_utf8_lossy(&case.path),
-                    faults.join("; ")
-                );
+                let line = format!("\"{}\": {}", shown(&case.path), faults.join("; "));
                 damages.insert(case.path, line);
             }
         }
@@ -102,10 +100,7 @@ impl<'a> Judge<'a> {
 
     /// A file that the backup should have is not in it.
     pub(crate) fn missing(&self, path: Vec<u8>) {
-        let line = format!(
-            "\"{}\" is in the manifest but not in the backup",
-            String::from_utf8_lossy(&path)
-        );
+        let line = not_in_backup(&path);
         self.damages().insert(path, line);
     }
 
@@ -132,7 +127,7 @@ impl<'a> Judge<'a> {
         }
         if !accept {
             return Err(CloneError::Damaged {
-                backup: self.backup.id.clone(),
+                backup: self.backup.clone(),
                 count,
                 damages,
             });
@@ -144,6 +139,16 @@ impl<'a> Judge<'a> {
         });
         Ok(())
     }
+}
+
+/// Says that a file of the manifest is not there.
+pub(crate) fn not_in_backup(path: &[u8]) -> String {
+    format!("\"{}\" is in the manifest but not in the backup", shown(path))
+}
+
+/// A path from the far side for people: printable, one line.
+pub(crate) fn shown(path: &[u8]) -> String {
+    one_line(&String::from_utf8_lossy(path))
 }
 
 impl Case {
@@ -160,5 +165,37 @@ impl Case {
         if let Some(pages) = &mut self.pages {
             pages.update(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_files_are_told_on_one_line_each() {
+        let id: BackupId = "20261126T010513".parse().unwrap();
+        let judge = Judge {
+            manifest: None,
+            rules: None,
+            backup: &id,
+            accept: false,
+            damages: Mutex::default(),
+        };
+        let path = "base/é\x1b]0;owned\x07\n".as_bytes();
+        judge.end(Case {
+            path: path.to_vec(),
+            recorded: Some(FileCheck::new(1, None)),
+            pages: None,
+        });
+        judge.missing(b"z\r\xff".to_vec());
+        assert!(judge.rejects(path));
+        let lines: Vec<String> = judge.damages().values().cloned().collect();
+        let expected = "\"base/é\\u{1b}]0;owned\\u{7}\\n\": by backup_manifest ";
+        assert!(lines[0].starts_with(expected), "{lines:?}");
+        assert_eq!(
+            lines[1],
+            "\"z\\r\u{fffd}\" is in the manifest but not in the backup"
+        );
     }
 }

@@ -24,6 +24,7 @@ mod event;
 mod external;
 mod fetch;
 mod gather;
+mod hold;
 mod judge;
 mod node;
 mod notify;
@@ -44,7 +45,7 @@ pub use error::{CloneError, ErrorKind};
 pub use event::{ByteSize, CopySummary, Effective, Event, Level, Message, Observer, Progress};
 pub use external::ExternalFileError;
 pub use notify::{Notification, NotifiedEvent, NotifyError};
-pub use place::is_unfinished;
+pub use place::CloneState;
 pub use plan::{Existing, Plan};
 pub use reconfigure::{Reconfiguration, write_replication_configuration};
 pub use request::{
@@ -52,6 +53,8 @@ pub use request::{
     ReconfigureRequest, ReplicationOptions, ServerSource, Source, TransferOptions, UpstreamChoice,
 };
 // What a caller needs to fill in a request.
-pub use repmgr_barman::ServerAddress;
+pub use repmgr_barman::{BarmanCommand, ServerAddress};
+// Of `CloneState::of`.
+pub use repmgr_datadir::InspectError;
 pub use repmgr_transfer::Compression;
 pub use repmgr_upstream::Environment;

@@ -7,7 +7,7 @@ use repmgr_upstream::{
 };
 
 use crate::request::Standby;
-use crate::{CloneError, CloneRequest, Context, Event, Source};
+use crate::{CloneError, CloneRequest, Context, Event, Method, Source};
 
 /// The cluster that is copied, as the base backup's source knows it.
 #[derive(Debug, Clone)]
@@ -45,9 +45,17 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// Connects to the source node, and to the primary if that is another.
     pub(crate) fn connect(standby: Standby<'_>, context: &Context<'_>) -> Result<Self, ConnectFailure> {
-        let method = standby.method;
+        Self::connect_to(standby.connection, standby.method, context)
+    }
+
+    /// The same by another connection string.
+    pub(crate) fn connect_to(
+        conninfo: &Conninfo,
+        method: Option<Method>,
+        context: &Context<'_>,
+    ) -> Result<Self, ConnectFailure> {
         context.observer.event(Event::ConnectingToSource { method });
-        let conninfo = standby.connection.clone();
+        let conninfo = conninfo.clone();
         let node = connect(&conninfo, context.environment).map_err(ConnectFailure::Source)?;
         context.observer.event(Event::ConnectedToSource);
         let source = Session { node, conninfo };
@@ -270,6 +278,31 @@ impl Nodes {
             check_connections(role, &conninfo, count, cluster, request.force, context, dry_run)?;
         }
         Ok(())
+    }
+
+    /// Tells when the standby will have no password where this process has one.
+    pub(crate) fn check_written(&self, written: &Conninfo, context: &Context<'_>) {
+        let without = context.environment.without_password();
+        let (ours, its) = (self.replication_conninfo(), written);
+        let is_same = ours.get("password") == its.get("password") && its.get("passfile").is_none();
+        if self.source.is_none() || (without.is_none() && is_same) {
+            return;
+        }
+        let environment = without.as_ref().unwrap_or(context.environment);
+        if let Err(error) = check_replication(written, environment, 1) {
+            context.observer.event(Event::Warning {
+                text: "the standby will not be able to connect to its upstream node".to_owned(),
+                detail: Some(format!(
+                    "with primary_conninfo as it is written: {}",
+                    with_causes(&error)
+                )),
+                hint: Some(
+                    "give it the password: in .pgpass of the user it runs as, or with passfile or \
+                     use_primary_conninfo_password in repmgr.conf"
+                        .to_owned(),
+                ),
+            });
+        }
     }
 
     /// Opens a replication connection as the standby's WAL receiver will.

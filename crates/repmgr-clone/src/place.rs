@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use repmgr_datadir::{
-    Claim, InspectWarning, Kind, OldContent, OutsideDir, OutsideState, Permissions, Space, TakeOptions,
-    Target, TargetState, Tree, TreeError,
+    Claim, InspectError, InspectWarning, Kind, OldContent, OutsideDir, OutsideState, Permissions, Space,
+    TakeOptions, Target, TargetState, Tree, TreeError,
 };
 
 use crate::event::ByteSize;
@@ -14,10 +14,37 @@ use crate::{CloneError, CloneRequest, Context, Event};
 /// Room left over for what a server writes when it starts, and for file system overhead.
 const SPARE_BYTES: u64 = 64 << 20;
 
-/// Whether a clone was begun in this directory and not finished: PostgreSQL cannot start on it.
-pub fn is_unfinished(data_directory: &Path) -> bool {
-    Target::inspect(data_directory)
-        .is_ok_and(|target| matches!(target.state(), TargetState::Unfinished { .. }))
+/// Whether a clone has to do with a directory, for whoever would start PostgreSQL on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloneState {
+    /// No clone is being made here, and none was left unfinished.
+    None,
+    /// One was begun and not finished: PostgreSQL cannot start, the same clone can continue.
+    Unfinished,
+    /// One is being made at this moment.
+    InProgress {
+        /// The process that does so, where known.
+        pid: Option<u32>,
+    },
+}
+
+impl CloneState {
+    /// Looks at a directory, and changes nothing.
+    ///
+    /// # Errors
+    /// When the directory cannot be looked into, or is none.
+    pub fn of(data_directory: &Path) -> Result<Self, InspectError> {
+        match Target::inspect(data_directory) {
+            Ok(target) => Ok(match target.state() {
+                TargetState::Unfinished { .. } => Self::Unfinished,
+                _ => Self::None,
+            }),
+            Err(InspectError::CloneInProgress { pid, .. }) => Ok(Self::InProgress { pid }),
+            // What runs was whole when it was started.
+            Err(InspectError::Running { .. }) => Ok(Self::None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// What identifies a clone that may be continued.

@@ -62,6 +62,38 @@ pub(crate) fn check_timeline(
     }
 }
 
+/// A standby follows the newest timeline that it finds. What a server of the cluster archived that was promoted and
+/// given up leads it away from a primary that is on an older one.
+pub(crate) fn check_archive(
+    request: &CloneRequest,
+    source: &mut BackupSource,
+    nodes: &Nodes,
+) -> Result<(), CloneError> {
+    let Some(node) = nodes
+        .source()
+        .filter(|_| request.replication.restore_command.is_some())
+    else {
+        return Ok(());
+    };
+    // A standby may be a moment behind its primary.
+    if node.is_in_recovery()? {
+        return Ok(());
+    }
+    let node_timeline = node.timeline()?;
+    let archived = source.barman.archived_timelines(&source.wanted.backup)?;
+    match archived
+        .into_iter()
+        .filter(|timeline| *timeline > node_timeline)
+        .max()
+    {
+        None => Ok(()),
+        Some(stray) => Err(CloneError::StrayTimeline {
+            history: stray.history_file_name(),
+            node_timeline,
+        }),
+    }
+}
+
 /// The WAL from the backup's begin on must be somewhere where the standby can get it.
 pub(crate) fn check_wal(
     request: &CloneRequest,

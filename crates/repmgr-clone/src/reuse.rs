@@ -2,6 +2,8 @@
 //! an instance that is rebuilt (`--delta`).
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt::Display;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -164,13 +166,16 @@ impl Reused {
             };
             for index in right {
                 let entry = listing.get(index);
+                // From now on its time says so, too. Of a file of somebody else it cannot.
+                if rule != Rule::SizeAndTime
+                    && let Err(error) = tree.set_modified(as_path(entry.path), entry.modified)
+                {
+                    log::debug!("{error}: {:?}; it is fetched", error.source());
+                    continue;
+                }
                 state[index] = Here::Right;
                 reused.files += 1;
                 reused.bytes += entry.size;
-                if rule != Rule::SizeAndTime {
-                    // From now on its time says so, too.
-                    tree.set_modified(as_path(entry.path), entry.modified)?;
-                }
             }
             for (_, entry) in state
                 .iter()
@@ -252,8 +257,13 @@ impl Look<'_> {
             Ok(right)
         };
         thread::scope(|scope| {
-            let workers: Vec<_> = (0..cores).map(|_| scope.spawn(look)).collect();
-            joined(workers)
+            // Where there are no more threads, fewer do.
+            let start = |_| thread::Builder::new().spawn_scoped(scope, look).ok();
+            let others: Vec<_> = (1..cores).filter_map(start).collect();
+            let own = look();
+            let mut right = joined(others)?;
+            right.append(&mut own?);
+            Ok(right)
         })
     }
 
@@ -264,8 +274,18 @@ impl Look<'_> {
         buffer: &mut [u8],
     ) -> Result<Option<Checksum>, CloneError> {
         let path = as_path(self.listing.get(index).path);
-        let Some(mut file) = self.tree.open_file(path)? else {
-            return Ok(None);
+        // What cannot be read here is fetched; damage like that is why instances are rebuilt.
+        let unreadable = |error: &dyn Display| {
+            log::warn!(
+                "\"{}\" cannot be read and is fetched: {error}",
+                self.tree.path().join(path).display()
+            );
+            Ok(None)
+        };
+        let mut file = match self.tree.open_file(path) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(None),
+            Err(error) => return unreadable(&error),
         };
         let mut digest = FileDigest::new(algorithm);
         loop {
@@ -273,23 +293,17 @@ impl Look<'_> {
                 Ok(0) => return Ok(Some(digest.finish())),
                 Ok(n) => digest.update(&buffer[..n]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(source) => {
-                    return Err(CloneError::Write(TreeError::Io {
-                        action: "read",
-                        path: self.tree.path().join(path),
-                        source,
-                    }));
-                }
+                Err(error) => return unreadable(&error),
             }
         }
     }
 }
 
 /// What all the workers found.
-fn joined<T, All: Default + Extend<T>>(
-    workers: Vec<ScopedJoinHandle<'_, Result<Vec<T>, CloneError>>>,
-) -> Result<All, CloneError> {
-    let mut all = All::default();
+fn joined(
+    workers: Vec<ScopedJoinHandle<'_, Result<Vec<usize>, CloneError>>>,
+) -> Result<Vec<usize>, CloneError> {
+    let mut all = Vec::new();
     for worker in workers {
         all.extend(
             worker
@@ -300,7 +314,8 @@ fn joined<T, All: Default + Extend<T>>(
     Ok(all)
 }
 
-/// Removes what the backup does not have, links to tablespaces included; `repmgr/` and `lost+found` stay.
+/// Removes what the backup does not have, links to tablespaces included; `repmgr/` and `lost+found` stay. A WAL
+/// directory that goes elsewhere is not in the backup: a link comes in its place.
 pub(crate) fn remove_others(
     files: &Files,
     trees: &Trees<'_>,
@@ -312,6 +327,7 @@ pub(crate) fn remove_others(
             .iter()
             .filter_map(|entry| match entry.kind {
                 EntryKind::File => Some((entry.path, Kind::File)),
+                EntryKind::Directory if trees.is_elsewhere(n, entry.path) => None,
                 EntryKind::Directory => Some((entry.path, Kind::Directory)),
                 _ => None,
             })
@@ -319,7 +335,9 @@ pub(crate) fn remove_others(
         let mut others: Vec<PathBuf> = Vec::new();
         tree.walk::<TreeError>(|path, here| {
             let inside_other = others.last().is_some_and(|other| path.starts_with(other));
-            let is_ours = (n == 0 && path.starts_with("repmgr")) || path.starts_with("lost+found");
+            // The latter is in every file system of its own that is mounted below, and belongs to root.
+            let is_ours = (n == 0 && path.starts_with("repmgr"))
+                || path.components().any(|part| part.as_os_str() == "lost+found");
             if !inside_other && !is_ours && wanted.get(path.as_os_str().as_bytes()) != Some(&here.kind) {
                 others.push(path.to_owned());
             }

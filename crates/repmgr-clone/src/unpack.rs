@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use repmgr_barman::Hold;
 use repmgr_datadir::{
     CopyRule, Existing, FileSpec, Kind, PG_CONTROL, PG_CONTROL_SIZE, Tree, copy_rule, tablespace_copy_rule,
 };
@@ -17,6 +16,7 @@ use repmgr_transfer::{
 
 use crate::barman::{Archive, Archives, ServerParameters, as_path, expected, manifest_path};
 use crate::copy::{ReceivedFile, Trees, wire_options};
+use crate::hold::Holds;
 use crate::judge::Judge;
 use crate::request::BarmanSource;
 use crate::watch::watched;
@@ -53,7 +53,7 @@ impl Unpack<'_> {
     pub(crate) fn run(
         &self,
         judge: Judge<'_>,
-        holds: &mut Vec<Hold>,
+        holds: &mut Holds<'_>,
         context: &Context<'_>,
     ) -> Result<(Option<Vec<u8>>, CopySummary), CloneError> {
         let progress = TransferProgress::default();
@@ -76,15 +76,21 @@ impl Unpack<'_> {
                 next: AtomicUsize::new(0),
             };
             thread::scope(|scope| {
-                let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| work.until_done())).collect();
-                workers
+                // Where there are no more threads, fewer do.
+                let start = |_| {
+                    let builder = thread::Builder::new();
+                    builder.spawn_scoped(scope, || work.until_done()).ok()
+                };
+                let others: Vec<_> = (1..jobs).filter_map(start).collect();
+                let own = work.until_done();
+                others
                     .into_iter()
                     .map(|worker| {
                         worker
                             .join()
                             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
                     })
-                    .fold(Ok(()), first_cause)
+                    .fold(own, first_cause)
             })
         })?;
         let gains = gains.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -1,13 +1,13 @@
 //! While a copy runs: telling how far it is, and looking after the hold on what is copied.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use repmgr_barman::Hold;
 use repmgr_transfer::Progress as TransferProgress;
 
-use crate::{Context, Event, Progress};
+use crate::hold::Holds;
+use crate::{Context, Progress};
 
 /// How often observers hear of the progress.
 const TICK: Duration = Duration::from_millis(100);
@@ -18,24 +18,45 @@ const HOLD_EVERY: Duration = Duration::from_secs(5);
 pub(crate) fn watched<T: Send>(
     progress: &TransferProgress,
     base: Progress,
-    holds: &mut Vec<Hold>,
+    holds: &mut Holds<'_>,
     context: &Context<'_>,
     work: impl FnOnce() -> T,
 ) -> T {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(progress, base, holds, &done, context));
-        let result = work();
-        done.store(true, Ordering::Relaxed);
-        watcher.thread().unpark();
-        result
+        let builder = thread::Builder::new().name("watch".to_owned());
+        let watcher = builder.spawn_scoped(scope, || watch(progress, base, holds, &done, context));
+        let _end = match &watcher {
+            Ok(watcher) => Some(End {
+                done: &done,
+                watcher: watcher.thread(),
+            }),
+            Err(error) => {
+                log::warn!("nobody watches over the copy: {error}");
+                None
+            }
+        };
+        work()
     })
+}
+
+/// The end of the work, a panic included: the scope waits for the watcher.
+struct End<'a> {
+    done: &'a AtomicBool,
+    watcher: &'a Thread,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        self.watcher.unpark();
+    }
 }
 
 fn watch(
     progress: &TransferProgress,
     base: Progress,
-    holds: &mut Vec<Hold>,
+    holds: &mut Holds<'_>,
     done: &AtomicBool,
     context: &Context<'_>,
 ) {
@@ -55,16 +76,51 @@ fn watch(
         }
         if looked_at.elapsed() >= HOLD_EVERY {
             looked_at = Instant::now();
-            if let Some(error) = holds.iter_mut().find_map(|hold| hold.check().err()) {
-                // The backup is looked at again when the copy is done; until then nothing is wrong.
-                context.observer.event(Event::Warning {
-                    text: "the backup is no longer held against Barman's retention".to_owned(),
-                    detail: Some(error.to_string()),
-                    hint: None,
-                });
-                holds.clear();
-            }
+            holds.look_after(context);
         }
         thread::park_timeout(TICK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+
+    use repmgr_remote::LocalHost;
+    use repmgr_types::CancelToken;
+
+    use super::*;
+    use crate::request::{BarmanSource, TransferOptions};
+    use crate::{Environment, Observer, ServerAddress};
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn event(&self, _: crate::Event) {}
+    }
+
+    #[test]
+    fn a_panic_of_the_work_is_passed_on_and_not_waited_for() {
+        let barman = BarmanSource {
+            host: Arc::new(LocalHost::default()),
+            address: ServerAddress::new("main"),
+            backup: "latest".to_owned(),
+            transfer: TransferOptions::default(),
+        };
+        let context = Context {
+            observer: &Nobody,
+            cancel: &CancelToken::new(),
+            environment: &Environment::empty(),
+        };
+        let mut holds = Holds::take(&barman, &[], &context).unwrap();
+        let progress = TransferProgress::default();
+        let work = AssertUnwindSafe(|| {
+            watched::<()>(&progress, Progress::to_do(0, 0), &mut holds, &context, || {
+                panic!("of the work")
+            })
+        });
+        let panic = catch_unwind(work).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"of the work"));
     }
 }

@@ -176,7 +176,8 @@ impl Tree {
     }
 
     /// Opens a regular file for reading and writing if it may be changed in its place: `None` when there is
-    /// none, when we may not write to it, or when it has other names too, for what shares it must stay.
+    /// none, when it is not ours, for its mode and time could not be set, when we may not write to it, or when
+    /// it has other names too, for what shares it must stay.
     ///
     /// # Errors
     /// When it cannot be opened for another reason.
@@ -193,7 +194,8 @@ impl Tree {
         };
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed("look at", rel, errno))?;
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        Ok((is_file && stat.st_nlink == 1).then(|| fs::File::from(fd)))
+        let is_ours = stat.st_uid == rustix::process::geteuid().as_raw();
+        Ok((is_file && is_ours && stat.st_nlink == 1).then(|| fs::File::from(fd)))
     }
 
     /// Creates a symbolic link. One that leads there already is left as it is.

@@ -2,7 +2,9 @@
 
 use repmgr_remote::Exit;
 
-/// One message about one file, or none that we know.
+use crate::path::shown;
+
+/// One message about one file, or none that we know. Texts are printable, paths are as they are.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Complaint {
     /// Something touched the file while it was read, possibly only its link count.
@@ -26,7 +28,7 @@ pub(crate) fn complaints(exit: &Exit) -> Vec<Complaint> {
 }
 
 fn complaint(line: &[u8]) -> Option<Complaint> {
-    let other = |text: &[u8]| Some(Complaint::Other(String::from_utf8_lossy(text).into_owned()));
+    let other = |text: &[u8]| Some(Complaint::Other(shown(text)));
     if line.starts_with(b"[") && line.ends_with(b" bytes left out]") {
         return other(line);
     }
@@ -76,7 +78,7 @@ fn file_and_message(text: &[u8]) -> Option<(Vec<u8>, String)> {
         }
     }
     let message: Vec<u8> = rest.collect();
-    Some((path, String::from_utf8_lossy(&message).trim().to_owned()))
+    Some((path, shown(message.trim_ascii())))
 }
 
 #[cfg(test)]
@@ -127,6 +129,16 @@ mod tests {
         );
         assert_eq!(told(""), [Complaint::Other("exit code 2".into())]);
         assert_eq!(told("tar: ./x"), [Complaint::Other("tar: ./x".into())]);
+    }
+
+    #[test]
+    fn messages_cannot_drive_the_terminal() {
+        let seen = told("tar: ./é: Cannot open: \x1b]0;é\x07\r\ntar: \x1b[2J");
+        let expected = [
+            Complaint::Unreadable("é".into(), "Cannot open: \\u{1b}]0;é\\u{7}".into()),
+            Complaint::Other("tar: \\u{1b}[2J".into()),
+        ];
+        assert_eq!(seen, expected);
     }
 
     #[test]

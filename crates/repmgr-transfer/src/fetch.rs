@@ -416,10 +416,7 @@ impl Task<'_> {
             StreamError::Short => Ok(Stream::Short("it ends too early".to_owned())),
             StreamError::Remote(error) => Err(self.remote(error)),
             StreamError::Malformed(reason) => Err(self.malformed(reason)),
-            StreamError::NoProgram(program) => Err(TransferError::NoProgram {
-                host: self.host.clone(),
-                program,
-            }),
+            StreamError::NoProgram(program) => Err(self.no_program(program)),
         }
     }
 
@@ -451,6 +448,13 @@ impl Task<'_> {
             host: self.host.clone(),
             directory: self.listing.directory().to_owned(),
             reason,
+        }
+    }
+
+    pub(crate) fn no_program(&self, program: String) -> TransferError {
+        TransferError::NoProgram {
+            host: self.host.clone(),
+            program,
         }
     }
 

@@ -84,6 +84,9 @@ impl ListError {
 /// The longest path and what stands before it.
 const LONGEST_ENTRY: u64 = MAX_PATH as u64 + 128;
 
+/// Bytes of a command line that are for directories: [`SCRIPT`] needs some of the 32,000 that SSH takes.
+const ROOM: usize = 28_000;
+
 /// Directories that cannot be read are named with `-` and not entered, so that `find` does well
 /// and its exit code means something.
 const SCRIPT: &str = r#"case $(find --version 2>/dev/null) in *"GNU findutils"*) ;; *) printf 'missing\0'; exit 0 ;; esac
@@ -112,7 +115,9 @@ pub fn list(
     Ok(listings.remove(0))
 }
 
-/// As [`list`], of several directories in one command; `keep` gets the number of the directory as well.
+/// As [`list`], of several directories; `keep` gets the number of the directory as well.
+///
+/// That is one command, or several where the directories are too many for one line.
 ///
 /// # Errors
 /// As [`list`].
@@ -126,6 +131,47 @@ pub fn list_all(
         let directory = relative.clone();
         return Err(ListError::NotAbsolute { directory });
     }
+    let mut listings = Vec::with_capacity(directories.len());
+    while listings.len() < directories.len() {
+        let first = listings.len();
+        let rest = &directories[first..];
+        let group = &rest[..on_one_line(rest)];
+        let mut keep = |number, entry: &Entry<'_>| keep(first + number, entry);
+        listings.append(&mut list_group(connection, group, &mut keep, cancel)?);
+    }
+    Ok(listings)
+}
+
+/// How many of the directories, from the first on, fit on one command line; at least that one.
+fn on_one_line(directories: &[String]) -> usize {
+    let mut room = Some(ROOM);
+    let fit = directories.iter().take_while(|directory| {
+        room = room.and_then(|left| left.checked_sub(length_on_line(directory)));
+        room.is_some()
+    });
+    fit.count().max(1)
+}
+
+/// The most bytes that a word takes on a command line over SSH, which is quoted twice and has
+/// octal codes for what not every login shell leaves alone.
+fn length_on_line(word: &str) -> usize {
+    // A blank before it, and its quotes.
+    let around = 1 + 2 * 4;
+    let bytes = word.bytes().map(|byte| match byte {
+        b'\'' => 17,
+        b'\\' | b'!' | b'\n' => 5,
+        _ => 1,
+    });
+    around + bytes.sum::<usize>()
+}
+
+/// [`list_all`] of as many directories as fit on one line.
+fn list_group(
+    connection: &mut dyn Connection,
+    directories: &[String],
+    keep: &mut dyn FnMut(usize, &Entry<'_>) -> bool,
+    cancel: &CancelToken,
+) -> Result<Vec<Listing>, ListError> {
     let host = connection.host().to_owned();
     let command = ShellCommand::script(SCRIPT).args(directories).env("LC_ALL", "C");
     let options = StartOptions {

@@ -64,13 +64,15 @@ pub enum PushError {
     /// Its path leads out of the directory, or is no path.
     #[error("the path is not a plain relative one")]
     Path,
-    /// There are 256 MiB of paths in it already.
+    /// There are 256 MiB of paths in it already, or 20 million entries.
     #[error("too many entries")]
     Full,
 }
 
 /// More paths than any PostgreSQL cluster has; who sends more wants to fill our memory.
 const MAX_PATHS: usize = 256 << 20;
+/// The same for the entries, for paths may be as short as one byte.
+const MAX_ENTRIES: usize = 20_000_000;
 
 impl Listing {
     /// An empty one of `directory`, an absolute path on the far side.
@@ -89,11 +91,7 @@ impl Listing {
         if !is_sound(entry.path) {
             return Err(PushError::Path);
         }
-        let end = self.paths.len() + entry.path.len();
-        let end = u32::try_from(end)
-            .ok()
-            .filter(|_| end <= MAX_PATHS)
-            .ok_or(PushError::Full)?;
+        let end = end_of_path(self.len(), self.paths.len() + entry.path.len()).ok_or(PushError::Full)?;
         let (seconds, nanoseconds) = split(entry.modified);
         self.paths.extend_from_slice(entry.path);
         self.records.push(Record {
@@ -176,6 +174,12 @@ impl fmt::Debug for Listing {
     }
 }
 
+/// Where the path of entry number `index` ends, if there is room for it.
+fn end_of_path(index: usize, end: usize) -> Option<u32> {
+    let fits = index < MAX_ENTRIES && end <= MAX_PATHS;
+    u32::try_from(end).ok().filter(|_| fits)
+}
+
 /// Seconds since 1970, rounded down, and nanoseconds.
 fn split(time: SystemTime) -> (i64, u32) {
     let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
@@ -240,6 +244,14 @@ pub(crate) mod tests {
         assert_eq!((listing.len(), listing.total_size()), (3, u64::MAX));
         assert_eq!(listing.push(&file(b"../x", 1)), Err(PushError::Path));
         assert_eq!(listing.len(), 3);
+    }
+
+    #[test]
+    fn neither_long_paths_nor_many_short_ones_fill_the_memory() {
+        assert_eq!(end_of_path(MAX_ENTRIES - 1, MAX_PATHS), Some(256 << 20));
+        assert_eq!(end_of_path(MAX_ENTRIES, MAX_ENTRIES + 1), None);
+        assert_eq!(end_of_path(1, MAX_PATHS + 1), None);
+        assert!(MAX_ENTRIES * size_of::<Record>() < 1 << 30);
     }
 
     #[test]

@@ -47,6 +47,8 @@ python3 -I -S -c "$3" | $program -c"#
 pub(crate) const PYTHON: &str = "python3";
 
 const BUFFER: usize = 32 * BLOCK;
+/// Bytes a second. A far disk that is slower than this counts as stuck.
+const SLOWEST_COMPARISON: u64 = 500_000;
 
 impl Task<'_> {
     /// Brings the files of the batch up to date and has them confirmed; `at` is the place of the file
@@ -67,9 +69,12 @@ impl Task<'_> {
             .arg(codecs)
             .arg(PROGRAM)
             .env("LC_ALL", "C");
-        let process = connection
-            .start(&command, self.options(input))
-            .map_err(|e| self.remote(e))?;
+        let mut options = self.options(input);
+        // What does not differ says nothing, and what is said waits in buffers until the end.
+        let files = self.batch.files.iter();
+        let bytes: u64 = files.map(|index| self.listing.get(*index as usize).size).sum();
+        options.idle_timeout += Duration::from_secs(bytes / SLOWEST_COMPARISON);
+        let process = connection.start(&command, options).map_err(|e| self.remote(e))?;
         let mut wire = Counted::new(process, progress);
         let mut kept = Kept::default();
         let stream = self.read_differences(old, &blocks, &mut wire, &mut count, &mut kept, at)?;
@@ -78,6 +83,11 @@ impl Task<'_> {
             Stream::Whole(codec) if exit.success() => codec,
             Stream::Short(reason) if exit.success() && exit.stderr.is_empty() => {
                 return Err(self.malformed(reason));
+            }
+            // Nothing came of it: it is too old, or cannot start.
+            Stream::Short(_) if *at == 0 => {
+                log::warn!("{}", self.failed(said(&exit, "python3: ")));
+                return Err(self.no_program(PYTHON.to_owned()));
             }
             _ => return Err(self.failed(said(&exit, "python3: "))),
         };
@@ -106,7 +116,14 @@ impl Task<'_> {
                 let mut file = file.take(entry.size);
                 loop {
                     self.fetcher.cancel.check()?;
-                    let length = fill(&mut file, &mut buffer).map_err(|e| stored(e.into()))?;
+                    let length = match fill(&mut file, &mut buffer) {
+                        Ok(length) => length,
+                        // A bad disk is why instances are rebuilt: from here on all of it comes.
+                        Err(e) => {
+                            log::warn!("the old \"{}\" cannot be read: {e}", shown(entry.path));
+                            break;
+                        }
+                    };
                     for block in buffer[..length].chunks(BLOCK) {
                         digests.extend_from_slice(&sha256(block)[..DIGEST]);
                     }

@@ -63,6 +63,22 @@ fn a_log_for_files_has_the_local_time_on_each_message() {
 }
 
 #[test]
+fn no_message_can_drive_the_terminal() {
+    let log = in_memory(LogLevel::Info);
+    log.write(&Entry {
+        text: "é\tx\x1b]0;owned\x07\n\r\u{9b}2J",
+        detail: Some("\x1b[1m"),
+        hints: &["\x08"],
+        ..ENTRY
+    });
+    log.list(LogLevel::Error, "\x7f", &["\x1b".to_owned()]);
+    log.bare(LogLevel::Error, "\0");
+    let expected = "NOTICE: é\tx\\u{1b}]0;owned\\u{7}\n  \\r\\u{9b}2J\nDETAIL: \\u{1b}[1m\nHINT: \\u{8}\n\
+        ERROR: \\u{7f}\n  \\u{1b}\n\\u{0}\n";
+    assert_eq!(log.written(), expected);
+}
+
+#[test]
 fn quiet_wins_and_a_dry_run_shows_its_result() {
     let level = |option, quiet, info| Filter::new(option, LogLevel::Notice, quiet, info, false).level;
     assert_eq!(level(None, false, false), LogLevel::Notice);

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use repmgr_barman::{Backup, Barman, BarmanError, Keep};
 use repmgr_datadir::Permissions;
+use repmgr_remote::Host;
 
 pub(crate) use archives::{Archive, Archives};
 pub(crate) use chain::Chain;
@@ -51,6 +52,18 @@ impl BackupSource {
         let backup = barman.find_backup(&source.backup)?;
         let chain = Chain::find(&mut barman, &backup, request, context)?;
         let wanted = Stored::list(&mut barman, backup, context)?;
+        if let Content::Files(files) = &wanted.content
+            && let Err(error) = files.check_bytes(&wanted.backup)
+        {
+            if !source.transfer.accept_damage {
+                return Err(error);
+            }
+            context.observer.event(Event::Warning {
+                text: error.to_string(),
+                detail: error.detail(),
+                hint: None,
+            });
+        }
         let source = Self {
             barman,
             wanted,
@@ -70,6 +83,14 @@ impl BackupSource {
     pub(crate) fn recheck(&mut self) -> Result<(), BarmanError> {
         let backups: Vec<Backup> = self.backups().cloned().collect();
         backups.iter().try_for_each(|backup| self.barman.recheck(backup))
+    }
+
+    /// The same after a copy, however long it was.
+    pub(crate) fn recheck_after_copy(&mut self, host: &dyn Host) -> Result<(), CloneError> {
+        let backups: Vec<Backup> = self.backups().cloned().collect();
+        with_session(&mut self.barman, host, |barman| {
+            Ok(backups.iter().try_for_each(|backup| barman.recheck(backup))?)
+        })
     }
 
     /// Bytes to copy; of archives, as they lie there.
@@ -174,6 +195,23 @@ impl BackupSource {
                     .to_owned(),
             ),
         });
+    }
+}
+
+/// Asks something after a copy. Nobody looked after the session meanwhile, so that the far side may have given it
+/// up (`ClientAliveInterval`), or a firewall: then once more, over a new one.
+pub(crate) fn with_session<T>(
+    session: &mut Barman,
+    host: &dyn Host,
+    mut ask: impl FnMut(&mut Barman) -> Result<T, CloneError>,
+) -> Result<T, CloneError> {
+    match ask(session) {
+        Err(error) if error.is_transient() => {
+            log::debug!("{error}; connecting anew");
+            session.reconnect(host)?;
+            ask(session)
+        }
+        answered => answered,
     }
 }
 

@@ -11,10 +11,14 @@ use repmgr_verify::{Fork, Manifest, RelationFile};
 
 use super::manifest_path;
 use super::stored::MANIFEST;
+use crate::judge::{not_in_backup, shown};
 use crate::{CloneError, Context};
 
 /// Without these no server starts, or worse, starts without knowing that it is a backup.
 const INDISPENSABLE: [&str; 2] = ["PG_VERSION", "backup_label"];
+
+/// More entries that are no files or directories are counted, not listed.
+const MAX_SPECIAL: usize = 20;
 
 /// The files of a backup that belong into a standby.
 #[derive(Debug)]
@@ -23,9 +27,11 @@ pub(crate) struct Files {
     pub(crate) listings: Vec<Listing>,
     /// The tablespaces.
     oids: Vec<u32>,
-    /// Entries that are no files or directories.
+    /// The first entries that are no files or directories, for people, and how many more there are.
     pub(super) special: Vec<String>,
     pub(super) has_manifest: bool,
+    /// Bytes of all files that lie there, those included that are not copied.
+    stored: u64,
 }
 
 impl Files {
@@ -35,9 +41,10 @@ impl Files {
         backup: &Backup,
         context: &Context<'_>,
     ) -> Result<Self, CloneError> {
-        let mut special = Vec::new();
+        let mut special = Special::default();
         let mut control_size = None;
         let mut has_manifest = false;
+        let mut stored = 0u64;
         let tablespaces = backup.tablespaces.iter();
         let directories: Vec<String> = [backup.data_directory()]
             .into_iter()
@@ -47,6 +54,9 @@ impl Files {
             barman.connection(),
             &directories,
             &mut |number, entry| {
+                if entry.kind == EntryKind::File {
+                    stored = stored.saturating_add(entry.size);
+                }
                 if number > 0 {
                     return keep(entry, tablespace_copy_rule, &mut special);
                 }
@@ -68,8 +78,9 @@ impl Files {
                 .iter()
                 .map(|tablespace| tablespace.oid)
                 .collect(),
-            special,
+            special: special.lines(),
             has_manifest,
+            stored,
         };
         files.check_whole(backup, control_size)?;
         files.leave_out_unlogged()?;
@@ -78,7 +89,8 @@ impl Files {
     }
 
     pub(crate) fn total_size(&self) -> u64 {
-        self.listings.iter().map(Listing::total_size).sum()
+        let sizes = self.listings.iter().map(Listing::total_size);
+        sizes.fold(0, u64::saturating_add)
     }
 
     pub(crate) fn total_files(&self) -> u64 {
@@ -88,7 +100,7 @@ impl Files {
     /// Bytes on disk of the data directory and of each tablespace.
     pub(crate) fn space_needed(&self) -> Vec<u64> {
         // Whole blocks, and one more for a directory entry and an inode.
-        let needed = |listing: &Listing| listing.total_size() + listing.len() as u64 * 4096;
+        let needed = |listing: &Listing| listing.total_size().saturating_add(listing.len() as u64 * 4096);
         self.listings.iter().map(needed).collect()
     }
 
@@ -157,11 +169,23 @@ impl Files {
         Ok(())
     }
 
+    /// Without a manifest nothing tells which files there were, but Barman counted their bytes.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub(super) fn check_bytes(&self, backup: &Backup) -> Result<(), CloneError> {
+        let counted = backup.least_bytes().filter(|_| !self.has_manifest);
+        match counted.and_then(|counted| counted.checked_sub(self.stored)) {
+            Some(missing @ 1..) => Err(CloneError::Shrunken {
+                backup: backup.id.clone(),
+                missing,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn check_readable(&self, backup: &Backup) -> Result<(), CloneError> {
-        let mut unreadable = self.listings.iter().flat_map(|listing| {
-            let unreadable = listing.iter().filter(|entry| !entry.readable);
-            unreadable.map(|entry| format!("{}/{}", listing.directory(), String::from_utf8_lossy(entry.path)))
-        });
+        let mut unreadable = self.unreadable();
         match unreadable.next() {
             None => Ok(()),
             Some(path) => Err(CloneError::NotReadable {
@@ -172,9 +196,29 @@ impl Files {
         }
     }
 
+    fn unreadable(&self) -> impl Iterator<Item = String> {
+        self.listings.iter().flat_map(|listing| {
+            let unreadable = listing.iter().filter(|entry| !entry.readable);
+            let directory = shown(listing.directory().as_bytes());
+            unreadable.map(move |entry| format!("{directory}/{}", shown(entry.path)))
+        })
+    }
+
     /// Every file of the manifest must be there, with the right size, which costs nothing to see.
     pub(super) fn check_manifest(&self, backup: &Backup, manifest: &Manifest) -> Result<(), CloneError> {
-        let mut left: HashMap<Vec<u8>, u64> = expected(manifest).collect();
+        let damages = self.damages(expected(manifest).collect());
+        match damages.is_empty() {
+            true => Ok(()),
+            false => Err(CloneError::Damaged {
+                backup: backup.id.clone(),
+                count: damages.len(),
+                damages,
+            }),
+        }
+    }
+
+    /// What is not as it should be, with `left` the sizes by the manifest.
+    fn damages(&self, mut left: HashMap<Vec<u8>, u64>) -> Vec<String> {
         let mut damages = Vec::new();
         for (source, listing) in self.listings.iter().enumerate() {
             for entry in listing.iter().filter(|entry| entry.kind == EntryKind::File) {
@@ -184,29 +228,15 @@ impl Files {
                 {
                     damages.push(format!(
                         "\"{}\" has {} bytes in the backup, {size} in its manifest",
-                        String::from_utf8_lossy(&path),
+                        shown(&path),
                         entry.size
                     ));
                 }
             }
         }
-        damages.extend(left.keys().map(|path| {
-            format!(
-                "\"{}\" is in the manifest but not in the backup",
-                String::from_utf8_lossy(path)
-            )
-        }));
-        match damages.is_empty() {
-            true => Ok(()),
-            false => {
-                damages.sort();
-                Err(CloneError::Damaged {
-                    backup: backup.id.clone(),
-                    count: damages.len(),
-                    damages,
-                })
-            }
-        }
+        damages.extend(left.keys().map(|path| not_in_backup(path)));
+        damages.sort();
+        damages
     }
 
     /// How the manifest names a file.
@@ -245,14 +275,37 @@ fn is_copied(path: &[u8]) -> bool {
     }
 }
 
-fn keep(entry: &Entry<'_>, rule: fn(&[u8], bool) -> CopyRule, special: &mut Vec<String>) -> bool {
+/// Entries that are no files or directories.
+#[derive(Default)]
+struct Special {
+    first: Vec<String>,
+    more: usize,
+}
+
+impl Special {
+    fn add(&mut self, path: &[u8]) {
+        match self.first.len() < MAX_SPECIAL {
+            true => self.first.push(shown(path)),
+            false => self.more += 1,
+        }
+    }
+
+    fn lines(mut self) -> Vec<String> {
+        if self.more > 0 {
+            self.first.push(format!("and {} more", self.more));
+        }
+        self.first
+    }
+}
+
+fn keep(entry: &Entry<'_>, rule: fn(&[u8], bool) -> CopyRule, special: &mut Special) -> bool {
     let is_dir = entry.kind == EntryKind::Directory;
     let wanted = match rule(entry.path, is_dir) {
         CopyRule::Copy | CopyRule::DirOnly => true,
         CopyRule::Skip | CopyRule::Last => false,
     };
     if wanted && !is_dir && entry.kind != EntryKind::File {
-        special.push(String::from_utf8_lossy(entry.path).into_owned());
+        special.add(entry.path);
         return false;
     }
     wanted
@@ -262,4 +315,91 @@ fn keep(entry: &Entry<'_>, rule: fn(&[u8], bool) -> CopyRule, special: &mut Vec<
 fn files_in(listing: &Listing) -> u64 {
     let files = listing.iter().filter(|entry| entry.kind == EntryKind::File);
     files.count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    const HOSTILE: &[u8] = b"x\x1b]0;owned\x07\n";
+    const ESCAPED: &str = "x\\u{1b}]0;owned\\u{7}\\n";
+
+    fn entry(path: &[u8], kind: EntryKind, size: u64) -> Entry<'_> {
+        Entry {
+            path,
+            kind,
+            size,
+            mode: 0o600,
+            modified: SystemTime::UNIX_EPOCH,
+            readable: false,
+        }
+    }
+
+    /// A file of this size in the data directory, another one in a tablespace.
+    fn files(path: &[u8], size: u64) -> Files {
+        let listings = ["/\x1bd", "/t"].map(|directory| {
+            let mut listing = Listing::new(directory);
+            listing.push(&entry(path, EntryKind::File, size)).unwrap();
+            listing
+        });
+        Files {
+            listings: listings.into(),
+            oids: vec![16_400],
+            special: Vec::new(),
+            has_manifest: false,
+            stored: 0,
+        }
+    }
+
+    #[test]
+    fn of_many_special_entries_the_first_are_told() {
+        let mut special = Special::default();
+        for _ in 0..MAX_SPECIAL {
+            assert!(!keep(
+                &entry(HOSTILE, EntryKind::Symlink, 0),
+                copy_rule,
+                &mut special
+            ));
+        }
+        assert!(keep(
+            &entry(b"PG_VERSION", EntryKind::File, 0),
+            copy_rule,
+            &mut special
+        ));
+        let mut told = vec![ESCAPED.to_owned(); MAX_SPECIAL];
+        assert_eq!((&special.first, special.more), (&told, 0));
+        for _ in 0..7 {
+            keep(&entry(b"base/p", EntryKind::Other, 0), copy_rule, &mut special);
+        }
+        told.push("and 7 more".to_owned());
+        assert_eq!(special.lines(), told);
+    }
+
+    #[test]
+    fn absurd_sizes_do_not_wrap_around() {
+        let files = files(b"PG_VERSION", u64::MAX);
+        assert_eq!(files.total_size(), u64::MAX);
+        assert_eq!(files.space_needed(), [u64::MAX; 2]);
+    }
+
+    #[test]
+    fn names_are_told_on_one_line() {
+        let files = files(HOSTILE, 1);
+        let unreadable: Vec<_> = files.unreadable().collect();
+        assert_eq!(
+            unreadable,
+            [format!("/\\u{{1b}}d/{ESCAPED}"), format!("/t/{ESCAPED}")]
+        );
+        let gone = "é\n".as_bytes().to_vec();
+        let damages = files.damages([(HOSTILE.to_vec(), 2), (gone, 1)].into());
+        assert_eq!(
+            damages,
+            [
+                format!("\"{ESCAPED}\" has 1 bytes in the backup, 2 in its manifest"),
+                "\"é\\n\" is in the manifest but not in the backup".to_owned()
+            ]
+        );
+    }
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::fake::{FakeHost, Reply};
-use repmgr_remote::Host;
+use repmgr_remote::{Host, LocalHost};
 
 fn listed(reply: Reply) -> Result<Listing, ListError> {
     let host = FakeHost::answering(vec![reply]);
@@ -159,5 +159,58 @@ fn several_directories_are_listed_in_one_command() {
         );
         let error = error.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn directories_that_do_not_fit_on_one_line_are_all_listed() {
+    let top = tempfile::tempdir().unwrap();
+    let long = "x".repeat(200);
+    // Three times as long as what Linux takes for one argument.
+    let directories: Vec<_> = (0..800)
+        .map(|number| format!("{}/{long}/{long}/{number} 'é'", top.path().display()))
+        .collect();
+    for (number, directory) in directories.iter().enumerate() {
+        std::fs::create_dir_all(directory).unwrap();
+        std::fs::write(format!("{directory}/{number}"), "").unwrap();
+    }
+    let mut connection = LocalHost::default().connect().unwrap();
+    let mut keep = |number: usize, entry: &Entry<'_>| entry.path == number.to_string().as_bytes();
+    let all = list_all(&mut *connection, &directories, &mut keep, &CancelToken::new()).unwrap();
+    let seen: Vec<_> = all
+        .iter()
+        .map(|listing| (listing.directory(), listing.len()))
+        .collect();
+    let expected: Vec<_> = directories.iter().map(|directory| (&**directory, 1)).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn as_many_directories_as_fit_share_a_line() {
+    let usual = vec!["/var/lib/barman/main/base/20261126T010513/16400".to_owned(); 400];
+    assert_eq!(on_one_line(&usual), 400);
+    // What is quoted most.
+    for byte in ["'", "\\", "!", "\n", "é"] {
+        let odd = vec![format!("/{}", byte.repeat(100)); 1000];
+        let fit = on_one_line(&odd);
+        assert!((10..500).contains(&fit), "{byte:?}: {fit}");
+    }
+    assert_eq!(on_one_line(&["'".repeat(4000), "/d".to_owned()]), 1);
+    assert_eq!(on_one_line(&["/d".to_owned(), "'".repeat(4000)]), 1);
+    assert!(length_on_line(SCRIPT) < 3000);
+}
+
+#[test]
+fn a_failure_of_a_later_group_names_its_directory() {
+    let directories = ["/d".to_owned(), format!("/{}", "'".repeat(4000))];
+    let replies = [
+        Reply::output(b"find\0f r 1 600 0.0 a\0"),
+        Reply::output(b"find\0").exit(1, "find: no\n"),
+    ];
+    let mut connection = FakeHost::answering(replies.into()).connect().unwrap();
+    let keep = &mut |_, _: &Entry<'_>| true;
+    match list_all(&mut *connection, &directories, keep, &CancelToken::new()) {
+        Err(ListError::Failed { directory, .. }) => assert_eq!(directory, directories[1]),
+        other => panic!("{other:?}"),
     }
 }

@@ -7,7 +7,7 @@ use repmgr_types::{Lsn, SystemId, Timeline};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{File, Manifest, ManifestError, WalRange};
+use super::{File, Manifest, ManifestError, WalRange, printable};
 use crate::digest::{Checksum, ChecksumAlgorithm, decode_hex};
 
 pub(super) fn read(bytes: &[u8]) -> Result<Manifest, ManifestError> {
@@ -24,7 +24,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Manifest, ManifestError> {
     let result = json.deserialize_map(&mut reader).and_then(|()| json.end());
     match (reader.refused, result) {
         (Some(refused), _) => Err(refused),
-        (None, Err(error)) => Err(ManifestError::Json(error)),
+        // It may quote names of fields.
+        (None, Err(error)) => Err(ManifestError::Json(Error::custom(printable(&error.to_string())))),
         (None, Ok(())) => Ok(reader.manifest),
     }
 }

@@ -201,6 +201,29 @@ fn entries_that_say_too_little_or_too_much_are_refused() {
 }
 
 #[test]
+fn what_an_error_quotes_cannot_drive_the_terminal() {
+    let hostile = "é\\u001b]0;owned\\u0007\\n\\u009b";
+    let escaped = "é\\u{1b}]0;owned\\u{7}\\n\\u{9b}";
+    let listed = format!("{{ \"Path\": \"/{hostile}\", \"Size\": 1 }}");
+    assert!(problem(&listed).contains(&format!("lists \"/{escaped}\",")));
+    for (files, more) in [
+        (format!("{{ \"{hostile}\": 1 }}"), String::new()),
+        (String::new(), format!("\n\"{hostile}\": 1,")),
+    ] {
+        let lines = format!("{{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n{files}\n],{more}");
+        let Err(ManifestError::Json(source)) = Manifest::parse(&manifest(&lines)) else {
+            panic!("{lines} was taken");
+        };
+        let text = source.to_string();
+        assert!(
+            text.contains(escaped) && !text.contains(char::is_control),
+            "{text}"
+        );
+        assert!(text.contains(" at line ") && source.line() > 1, "{text}");
+    }
+}
+
+#[test]
 fn many_files_take_little_memory() {
     let files: Vec<_> = (0..200_000)
         .map(|n| {
