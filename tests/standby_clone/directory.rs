@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use repmgr_lab::{Lab, StopMode, Target};
 use repmgr_tests::{Snapshot, assert_standby, clone, node, output, run, skip};
@@ -26,6 +27,30 @@ fn stopped(lab: &Lab) -> Target {
     clone(lab, &target, &[]).success();
     assert_standby(lab, &target).stop(StopMode::Fast).unwrap();
     target
+}
+
+/// Erasing would only find out when half is gone.
+#[test]
+fn what_cannot_be_removed_is_found_before_anything_is() {
+    let lab = shared();
+    let target = node(lab, &[]);
+    clone(lab, &target, &[]).success();
+    let theirs = target.data_dir.join("base/by-root");
+    fs::create_dir(&theirs).unwrap();
+    fs::write(theirs.join("file"), "").unwrap();
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o755)).unwrap();
+    if std::os::unix::fs::chown(&theirs, Some(0), Some(0)).is_err() {
+        return skip("what_cannot_be_removed", "only root can give things away");
+    }
+    let before = Snapshot::inside(&target.data_dir);
+    for more in [&["-F"][..], &["-F", "--dry-run"], &["-F", "--delta"]] {
+        clone(lab, &target, more)
+            .code(1)
+            .stderr(contains("no write access to").and(contains("by-root")));
+        before.assert_unchanged();
+    }
+    // Nor could the lab remove it.
+    fs::remove_dir_all(&theirs).unwrap();
 }
 
 #[test]

@@ -36,10 +36,17 @@ fn beside_us(name: &str) -> Option<PathBuf> {
     program.is_file().then_some(program)
 }
 
+/// Whether a program reads the output, for when the arguments cannot be read.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let apart = arguments.windows(2).any(|pair| pair == ["--output", "json"]);
+    apart || arguments.iter().any(|argument| argument == "--output=json")
+}
+
 /// Does what the arguments ask for; the first is the program's own name. Returns the exit code.
 pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
     let program = arguments.first().map(Path::new).and_then(Path::file_name);
     let program = program.map_or("repmgr".into(), |name| name.to_string_lossy().into_owned());
+    let wants_json = wants_json(&arguments);
     let line = match CommandLine::parse(arguments) {
         Ok(line) => line,
         Err(error) => {
@@ -52,7 +59,7 @@ pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
                     false,
                     Sink::Stderr,
                 ),
-                json: None,
+                json: wants_json.then(|| Json::new(io::stdout())),
             };
             return session.fail(&Failure::usage(vec![error], &[]));
         }

@@ -135,9 +135,13 @@ pub(crate) fn inspect(request: &CloneRequest, context: &Context<'_>) -> Result<T
             )
         }
         TargetState::NonEmpty { .. } => String::new(),
-        _ => return Ok(target),
+        _ => {
+            target.check_removable()?;
+            return Ok(target);
+        }
     };
     if request.force {
+        target.check_removable()?;
         return Ok(target);
     }
     Err(CloneError::NotEmpty {

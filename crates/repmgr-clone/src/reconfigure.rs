@@ -249,7 +249,10 @@ impl Instance {
                     files.name()
                 ),
                 detail: Some(format!("its value was \"{}\"", setting.value)),
-                hint: None,
+                hint: (setting.name == "primary_slot_name" && !setting.value.is_empty()).then(|| {
+                    "drop that slot on the node it was on, if no other standby uses it: it keeps WAL"
+                        .to_owned()
+                }),
             });
         }
         if let Some(command) = &files.inherited_restore_command {

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use repmgr_types::{CancelToken, Cancelled};
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{Access, AtFlags, FileType};
 use rustix::io::Errno;
 
 use crate::server::{RunningError, ServerState, server_state};
@@ -100,6 +100,41 @@ pub(crate) fn remove_children(
         }
     }
     Ok(())
+}
+
+/// The first directory below `dir` that could not be emptied, and is not empty: somebody else's. What a mounted file
+/// system has of root's stays anyway.
+pub(crate) fn first_stubborn(dir: BorrowedFd<'_>, path: &Path) -> Result<Option<PathBuf>, TreeError> {
+    let failed = |path: &Path, errno: Errno| TreeError::Io {
+        action: "look into",
+        path: path.to_owned(),
+        source: errno.into(),
+    };
+    for (name, kind) in sys::list(dir).map_err(|errno| failed(path, errno))? {
+        if kind != FileType::Directory || *name == *sys::LOST_AND_FOUND {
+            continue;
+        }
+        let full = path.join(OsStr::from_bytes(name.to_bytes()));
+        let below = match sys::open_dir(dir, &*name) {
+            Ok(below) => below,
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(Some(full)),
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(failed(&full, errno)),
+        };
+        let may_write =
+            rustix::fs::accessat(&below, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+        if may_write.is_err()
+            && !sys::list(below.as_fd())
+                .map_err(|errno| failed(&full, errno))?
+                .is_empty()
+        {
+            return Ok(Some(full));
+        }
+        if let Some(found) = first_stubborn(below.as_fd(), &full)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// Takes `global/pg_control` away, so that PostgreSQL cannot start on what remains if erasing is

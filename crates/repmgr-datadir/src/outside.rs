@@ -102,7 +102,12 @@ impl OutsideError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Inspect(error) => return error.hint(),
-            Self::NotEmpty { .. } | Self::InUse { .. } | Self::Overlaps { .. } => {
+            Self::NotEmpty { .. } => {
+                "empty it if it belongs to an old standby of this node; otherwise choose another \
+                                      directory, for a tablespace with tablespace_mapping"
+                    .into()
+            }
+            Self::InUse { .. } | Self::Overlaps { .. } => {
                 "choose another, empty directory; for a tablespace, map it elsewhere with tablespace_mapping"
                     .into()
             }

@@ -7,6 +7,7 @@ mod tests;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -18,6 +19,7 @@ pub(crate) use error::in_process;
 pub use error::{InspectError, InspectWarning};
 
 use crate::control::{PG_CONTROL, PgControlHead};
+use crate::erase::first_stubborn;
 use crate::marker::{LOCK, MARKER, Marker, STATE_DIR, read_bounded};
 use crate::server::{ServerState, server_state};
 use crate::sys;
@@ -210,6 +212,30 @@ impl Target {
     /// Where `pg_wal` (`pg_xlog`) leads when it is a symbolic link; absolute.
     pub fn wal_link(&self) -> Option<&Path> {
         self.wal_link.as_deref()
+    }
+
+    /// Looks whether all that is in it can be removed. Erasing would only find out half-way.
+    ///
+    /// # Errors
+    /// [`InspectError::NotWritable`] for a directory below that is not ours and not empty.
+    pub fn check_removable(&self) -> Result<(), InspectError> {
+        let not_accessible = |source| InspectError::NotAccessible {
+            path: self.path.clone(),
+            source,
+        };
+        if matches!(self.state, TargetState::Absent { .. } | TargetState::Empty { .. }) {
+            return Ok(());
+        }
+        let root = sys::open_root(&self.path).map_err(not_accessible)?;
+        match first_stubborn(root.as_fd(), &self.path)
+            .map_err(|error| not_accessible(io::Error::other(error)))?
+        {
+            Some(path) => Err(InspectError::NotWritable {
+                path,
+                source: rustix::io::Errno::ACCESS.into(),
+            }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn identity(&self) -> Option<(u64, u64)> {

@@ -100,11 +100,17 @@ fn json_lines_end_with_the_error_and_its_exit_code() {
     );
 
     let bench = Bench::new();
-    let assert = bench.run(&["--output=json", "standby", "clone"]).code(1);
-    let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
-    let object: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(
-        (&object["kind"], &object["exit_code"]),
-        (&"usage".into(), &1.into())
-    );
+    for wrong in [
+        &["--output=json", "standby", "clone"][..],
+        &["--output=json", "standby", "clone", "--foo"],
+        &["--output", "json", "standby", "clone", "-h"],
+    ] {
+        let assert = bench.run(wrong).code(1);
+        let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&object["kind"], &object["exit_code"]),
+            (&"usage".into(), &1.into())
+        );
+    }
 }
