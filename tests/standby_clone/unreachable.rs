@@ -63,7 +63,8 @@ fn the_standby_follows_the_primary_that_the_barman_host_knows() {
         let target = node(lab, &[]);
         let said = output(&clone(lab, &target, more).success());
         // A number that was mistyped: the node itself can be reached, and is checked.
-        let warned = said.contains("WARNING: the source node cannot be reached; node 1 is, by its record");
+        let warned =
+            said.contains("WARNING: the source node cannot be reached; node 1 of repmgr's records can");
         assert_eq!(warned, more[0] == "-p", "{said}");
         assert_eq!(
             said.contains("successfully connected to source node"),

@@ -21,6 +21,7 @@ use crate::reuse::{Rule, delta_rule};
 use crate::server::{self, ServerBase};
 use crate::slot::{InUse, Slot};
 use crate::{CloneError, CloneRequest, Context, Event, Existing, Method, Plan};
+
 /// sshd turns some away when more than ten log in at once.
 const LOGINS_AT_ONCE: usize = 8;
 
@@ -153,7 +154,6 @@ impl<'r> Gathering<'r, '_, '_> {
         let places = place::inspect_outside(request, self.target, source.origins(), context)?;
         self.check_space(&source, &places)?;
         context.cancel.check()?;
-
         context.observer.event(Event::FetchingServerParameters);
         let backups: Vec<Backup> = source.backups().cloned().collect();
         // From far away each takes its time, and neither needs the other.
@@ -343,7 +343,7 @@ impl<'r> Gathering<'r, '_, '_> {
                                 Ok(nodes) => {
                                     context.observer.event(Event::Warning {
                                         text: format!(
-                                            "the source node cannot be reached; node {} is, by its record, and is used instead",
+                                            "the source node cannot be reached; node {} of repmgr's records can, and is used instead",
                                             record.node_id
                                         ),
                                         detail: Some(with_causes(&error)),

@@ -12,6 +12,9 @@
 //! What happens is told to an [`Observer`]. Nothing here prints, reads a command line or a
 //! configuration file, or handles a signal: cancel through the [`Context`].
 //!
+//! All of it blocks, for as long as a copy takes: an async program gives it a thread of its own (tokio's
+//! `spawn_blocking`). One token stops everything if the hosts were made with it too, as the example does.
+//!
 //! `examples/rebuild_standby.rs` is a whole program that clones.
 
 mod barman;
