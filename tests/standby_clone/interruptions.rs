@@ -45,6 +45,10 @@ impl Bench {
         running
     }
 
+    fn delete(&self, id: &str) -> anyhow::Result<String> {
+        self.lab.barman().run(&["delete", self.lab.server(), id])
+    }
+
     /// What every interruption must leave.
     fn assert_unfinished_then_completes(&self, target: &Target, running: &Running) {
         let said = running.said().unwrap();
@@ -141,21 +145,13 @@ fn barman_cannot_delete_the_backup_while_it_is_copied() {
     let id = bench.lab.barman().backup(bench.lab.server()).unwrap();
     let target = bench.slow_node();
     let mut running = bench.midway(&target);
-    let refused = bench
-        .lab
-        .barman()
-        .run(&["delete", bench.lab.server(), &id])
-        .unwrap_err();
+    let refused = bench.delete(&id).unwrap_err();
     assert!(
         format!("{refused:#}").contains("Another process is holding the lock"),
         "{refused:#}"
     );
     assert!(running.wait().unwrap().success(), "{}", running.said().unwrap());
-    bench
-        .lab
-        .barman()
-        .run(&["delete", bench.lab.server(), &id])
-        .unwrap();
+    bench.delete(&id).unwrap();
     drop(assert_standby(&bench.lab, &target));
 }
 
@@ -175,11 +171,7 @@ fn a_newer_backup_does_not_hide_that_the_older_can_be_continued() {
     clone(&bench.lab, &target, &[&option])
         .success()
         .stderr(contains("continuing"));
-    bench
-        .lab
-        .barman()
-        .run(&["delete", bench.lab.server(), &id])
-        .unwrap();
+    bench.delete(&id).unwrap();
     drop(assert_standby(&bench.lab, &target));
 }
 

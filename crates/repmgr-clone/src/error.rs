@@ -574,15 +574,23 @@ impl CloneError {
 
 /// The chain of causes below an error, as one line.
 fn causes(error: &dyn std::error::Error) -> Option<String> {
+    said_once(error.source())
+}
+
+/// An error and what caused it, as one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    said_once(Some(error)).unwrap_or_default()
+}
+
+fn said_once(mut next: Option<&dyn std::error::Error>) -> Option<String> {
     let mut texts = Vec::new();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let text = source.to_string();
+    while let Some(error) = next {
+        let text = error.to_string();
         // Some errors say their cause themselves.
         if !texts.last().is_some_and(|last: &String| last.ends_with(&text)) {
             texts.push(text);
         }
-        cause = source.source();
+        next = error.source();
     }
     (!texts.is_empty()).then(|| texts.join(": "))
 }

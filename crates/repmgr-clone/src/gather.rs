@@ -11,16 +11,16 @@ use repmgr_types::PgVersion;
 
 use crate::barman::{BackupSource, ServerParameters};
 use crate::copy::wire_options;
+use crate::error::with_causes;
 use crate::external::{self, Fetched};
 use crate::hold::Holds;
-use crate::node::{Cluster, Nodes, with_causes};
+use crate::node::{Cluster, Nodes};
 use crate::place::{self, Identity, Places};
-use crate::reach::{check_archive, check_timeline, check_wal};
 use crate::request::{BarmanSource, ServerSource, Source, Standby};
 use crate::reuse::{Rule, delta_rule};
 use crate::server::{self, ServerBase};
 use crate::slot::{InUse, Slot};
-use crate::{CloneError, CloneRequest, Context, Event, Existing, Method, Plan};
+use crate::{CloneError, CloneRequest, Context, Event, Existing, Method, Plan, reach};
 
 /// sshd turns some away when more than ten log in at once.
 const LOGINS_AT_ONCE: usize = 8;
@@ -182,9 +182,7 @@ impl<'r> Gathering<'r, '_, '_> {
         if let Some(node) = nodes.source() {
             parameters.learn_of_checksums(node.setting("data_checksums")?.as_deref());
         }
-        check_timeline(&mut source, &nodes, context)?;
-        check_archive(request, &mut source, &nodes)?;
-        check_wal(request, &mut source, &nodes, context)?;
+        reach::check(request, &mut source, &nodes, context)?;
         let delta = delta_rule(
             request,
             self.target.state(),
@@ -254,6 +252,17 @@ impl<'r> Gathering<'r, '_, '_> {
         }
         let nodes = self.nodes(source)?;
         Ok((parameters, nodes))
+    }
+
+    /// The node that was asked for cannot be reached; this one of repmgr's records can.
+    fn tell_of_other_node(&self, node_id: i32, failure: &CloneError) {
+        self.context.observer.event(Event::Warning {
+            text: format!(
+                "the source node cannot be reached; node {node_id} of repmgr's records can, and is used instead"
+            ),
+            detail: Some(with_causes(failure)),
+            hint: Some("check -h, -p and -d".to_owned()),
+        });
     }
 
     fn server(&self, server: &'r ServerSource) -> Result<Found<'r>, CloneError> {
@@ -337,23 +346,14 @@ impl<'r> Gathering<'r, '_, '_> {
                     failure,
                 ) {
                     (Ok(record), lost) => {
-                        failure = lost;
-                        if let Some(error) = failure.take() {
-                            match Nodes::connect_to(&record.conninfo, Some(Method::Barman), context) {
-                                Ok(nodes) => {
-                                    context.observer.event(Event::Warning {
-                                        text: format!(
-                                            "the source node cannot be reached; node {} of repmgr's records can, and is used instead",
-                                            record.node_id
-                                        ),
-                                        detail: Some(with_causes(&error)),
-                                        hint: Some("check -h, -p and -d".to_owned()),
-                                    });
-                                    return Ok(nodes);
-                                }
-                                Err(_) => failure = Some(error),
-                            }
+                        if let Some(failure) = &lost
+                            && let Ok(nodes) =
+                                Nodes::connect_to(&record.conninfo, Some(Method::Barman), context)
+                        {
+                            self.tell_of_other_node(record.node_id, failure);
+                            return Ok(nodes);
                         }
+                        failure = lost;
                         let mut nodes = Nodes::unconnected(record.conninfo);
                         nodes.upstream_id = Some(record.node_id);
                         nodes.replication_user = record.repluser;

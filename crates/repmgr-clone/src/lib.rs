@@ -40,6 +40,7 @@ mod request;
 mod reuse;
 mod server;
 mod slot;
+mod threads;
 mod unpack;
 mod watch;
 

@@ -6,6 +6,7 @@ use repmgr_upstream::{
     check_replication, connect, connect_replication,
 };
 
+use crate::error::with_causes;
 use crate::request::Standby;
 use crate::{CloneError, CloneRequest, Context, Event, Method, Source};
 
@@ -608,20 +609,4 @@ fn check_connections(
         }
         Err(source) => Err(CloneError::Replication { role, source }),
     }
-}
-
-/// An error and what caused it, as one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
-        // Some tell their cause themselves.
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = source.source();
-    }
-    text
 }

@@ -128,26 +128,23 @@ pub(crate) fn inspect(request: &CloneRequest, context: &Context<'_>) -> Result<T
         context.observer.event(Event::warning(describe(warning)));
     }
     let what = match target.state() {
-        TargetState::Instance(instance) => {
-            format!(
-                "it holds a PostgreSQL {} instance, which is not running",
-                instance.major
-            )
-        }
-        TargetState::NonEmpty { .. } => String::new(),
-        _ => {
-            target.check_removable()?;
-            return Ok(target);
-        }
+        TargetState::Instance(instance) => Some(format!(
+            "it holds a PostgreSQL {} instance, which is not running",
+            instance.major
+        )),
+        TargetState::NonEmpty { .. } => Some(String::new()),
+        _ => None,
     };
-    if request.force {
-        target.check_removable()?;
-        return Ok(target);
+    match what.filter(|_| !request.force) {
+        Some(what) => Err(CloneError::NotEmpty {
+            path: target.path().to_owned(),
+            what,
+        }),
+        None => {
+            target.check_removable()?;
+            Ok(target)
+        }
     }
-    Err(CloneError::NotEmpty {
-        path: target.path().to_owned(),
-        what,
-    })
 }
 
 fn describe(warning: &InspectWarning) -> String {

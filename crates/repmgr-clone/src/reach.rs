@@ -7,15 +7,32 @@ use crate::barman::BackupSource;
 use crate::node::Nodes;
 use crate::{CloneError, CloneRequest, Context, Event};
 
-/// A standby can leave the backup's timeline only where its upstream's history does, and not before
-/// the backup is consistent.
-pub(crate) fn check_timeline(
+/// Whether a standby that is made of the backup can follow the source node, as far as a session with it tells.
+pub(crate) fn check(
+    request: &CloneRequest,
     source: &mut BackupSource,
     nodes: &Nodes,
     context: &Context<'_>,
 ) -> Result<(), CloneError> {
-    let Some(node) = nodes.source() else { return Ok(()) };
-    let node_timeline = node.timeline()?;
+    if let Some(node) = nodes.source() {
+        let node_timeline = node.timeline()?;
+        check_timeline(source, nodes, node_timeline, context)?;
+        // A standby may be a moment behind its primary.
+        if request.replication.restore_command.is_some() && !node.is_in_recovery()? {
+            check_archive(source, node_timeline)?;
+        }
+    }
+    check_wal(request, source, nodes, context)
+}
+
+/// A standby can leave the backup's timeline only where its upstream's history does, and not before
+/// the backup is consistent.
+fn check_timeline(
+    source: &mut BackupSource,
+    nodes: &Nodes,
+    node_timeline: Timeline,
+    context: &Context<'_>,
+) -> Result<(), CloneError> {
     let backup = &source.wanted.backup;
     let (backup_timeline, end) = (backup.timeline, backup.end_lsn);
     let wrong = |reason: String, backup: &Backup| {
@@ -64,22 +81,7 @@ pub(crate) fn check_timeline(
 
 /// A standby follows the newest timeline that it finds. What a server of the cluster archived that was promoted and
 /// given up leads it away from a primary that is on an older one.
-pub(crate) fn check_archive(
-    request: &CloneRequest,
-    source: &mut BackupSource,
-    nodes: &Nodes,
-) -> Result<(), CloneError> {
-    let Some(node) = nodes
-        .source()
-        .filter(|_| request.replication.restore_command.is_some())
-    else {
-        return Ok(());
-    };
-    // A standby may be a moment behind its primary.
-    if node.is_in_recovery()? {
-        return Ok(());
-    }
-    let node_timeline = node.timeline()?;
+fn check_archive(source: &mut BackupSource, node_timeline: Timeline) -> Result<(), CloneError> {
     let archived = source.barman.archived_timelines(&source.wanted.backup)?;
     match archived
         .into_iter()
@@ -95,7 +97,7 @@ pub(crate) fn check_archive(
 }
 
 /// The WAL from the backup's begin on must be somewhere where the standby can get it.
-pub(crate) fn check_wal(
+fn check_wal(
     request: &CloneRequest,
     source: &mut BackupSource,
     nodes: &Nodes,

@@ -1,7 +1,7 @@
 //! What stays on record of a clone: a row in `repmgr.events`, and the user's notification.
 
+use crate::error::with_causes;
 use crate::gather::Gathered;
-use crate::node::with_causes;
 use crate::notify::NotifiedEvent;
 use crate::{CloneError, CloneRequest, Context, Event};
 

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 
 use repmgr_datadir::{Kind, TargetState, Tree, TreeError};
 use repmgr_transfer::{EntryKind, Listing};
@@ -18,6 +18,7 @@ use crate::barman::{BackupSource, Content, Files, ServerParameters, as_path};
 use crate::copy::Trees;
 use crate::node::Cluster;
 use crate::request::Delta;
+use crate::threads::on_threads;
 use crate::{CloneError, CloneRequest, Context, Event};
 
 /// By what a file here counts as that of the backup.
@@ -256,15 +257,10 @@ impl Look<'_> {
             }
             Ok(right)
         };
-        thread::scope(|scope| {
-            // Where there are no more threads, fewer do.
-            let start = |_| thread::Builder::new().spawn_scoped(scope, look).ok();
-            let others: Vec<_> = (1..cores).filter_map(start).collect();
-            let own = look();
-            let mut right = joined(others)?;
-            right.append(&mut own?);
-            Ok(right)
-        })
+        let found = on_threads(cores, look)
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(found.concat())
     }
 
     fn digest(
@@ -297,21 +293,6 @@ impl Look<'_> {
             }
         }
     }
-}
-
-/// What all the workers found.
-fn joined(
-    workers: Vec<ScopedJoinHandle<'_, Result<Vec<usize>, CloneError>>>,
-) -> Result<Vec<usize>, CloneError> {
-    let mut all = Vec::new();
-    for worker in workers {
-        all.extend(
-            worker
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-        );
-    }
-    Ok(all)
 }
 
 /// Removes what the backup does not have, links to tablespaces included; `repmgr/` and `lost+found` stay. A WAL

@@ -19,6 +19,7 @@ use crate::copy::{ReceivedFile, Trees, wire_options};
 use crate::hold::Holds;
 use crate::judge::Judge;
 use crate::request::BarmanSource;
+use crate::threads::on_threads;
 use crate::watch::watched;
 use crate::{CloneError, Context, CopySummary, ErrorKind, Progress};
 
@@ -75,23 +76,9 @@ impl Unpack<'_> {
                 retries: &retries,
                 next: AtomicUsize::new(0),
             };
-            thread::scope(|scope| {
-                // Where there are no more threads, fewer do.
-                let start = |_| {
-                    let builder = thread::Builder::new();
-                    builder.spawn_scoped(scope, || work.until_done()).ok()
-                };
-                let others: Vec<_> = (1..jobs).filter_map(start).collect();
-                let own = work.until_done();
-                others
-                    .into_iter()
-                    .map(|worker| {
-                        worker
-                            .join()
-                            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                    })
-                    .fold(own, first_cause)
-            })
+            on_threads(jobs, || work.until_done())
+                .into_iter()
+                .fold(Ok(()), first_cause)
         })?;
         let gains = gains.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(manifest) = &self.parameters.manifest {
