@@ -2,8 +2,10 @@
 
 use assert_cmd::assert::Assert;
 use repmgr_lab::Lab;
+use repmgr_tests::clone;
 
 use crate::compare::{Scenario, compare};
+use crate::directory::with_notes;
 use crate::trial::{Files, Trial};
 use crate::{plain, spacious, standby};
 
@@ -144,9 +146,16 @@ fn verification() {
 
 #[test]
 fn over_other_files_by_force() {
-    run("direct forced", COPIED, &[], |trial| {
-        let notes = trial.target.data_dir.join("notes.txt");
-        trial.lab.scratch().write(notes, "mine", 0o600).unwrap();
+    run("direct forced", UNREACHED, &[], |trial| {
+        with_notes(trial, 0o700);
+        trial.clone(&["-c", "-F"])
+    });
+}
+
+#[test]
+fn over_a_stopped_instance() {
+    run("direct over an instance", COPIED, &[], |trial| {
+        clone(trial.lab, &trial.target, &["-c"]).success();
         trial.clone(&["-c", "-F"])
     });
 }

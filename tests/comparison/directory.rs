@@ -27,7 +27,8 @@ fn run_over(name: &'static str, groups: &'static [&'static str], what: impl Fn(&
     compare(&scenario, what);
 }
 
-fn with_notes(trial: &Trial<'_>, mode: u32) {
+/// Somebody's file is in the data directory.
+pub(crate) fn with_notes(trial: &Trial<'_>, mode: u32) {
     let notes = trial.target.data_dir.join("notes.txt");
     trial.lab.scratch().write(notes, "mine", 0o600).unwrap();
     fs::set_permissions(&trial.target.data_dir, fs::Permissions::from_mode(mode)).unwrap();
@@ -52,7 +53,7 @@ fn other_files() {
 
 #[test]
 fn other_files_by_force() {
-    run("not empty, forced", COPIED, &[], |trial| {
+    run_over("not empty, forced", REFUSED, |trial| {
         with_notes(trial, 0o700);
         trial.clone(&["-F"])
     });

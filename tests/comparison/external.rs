@@ -42,6 +42,7 @@ fn stamps() -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(debian().primary().conf_dir()).unwrap();
     let mut found: Vec<_> = entries
         .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
         .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
         .collect();
     found.sort();

@@ -13,6 +13,7 @@ mod differences;
 mod directory;
 mod external;
 mod from_barman;
+mod hermetic;
 mod notification;
 mod replication;
 mod trial;

@@ -3,14 +3,17 @@
 use repmgr_tests::run as run_command;
 
 use crate::from_barman::{COPIED, run};
+use crate::plain;
 
 #[test]
 fn settings_of_the_standby() {
+    // It is tried before anything is copied.
+    let restore_command = format!("{} # it's \"%f\"", plain().restore_command());
     let settings = [
         ("recovery_min_apply_delay", "5min"),
         ("archive_cleanup_command", r"true \\ '%r'"),
         ("passfile", "/home/it's mine/.pgpass"),
-        ("restore_command", r#"cp "/archive/it's/%f" "%p""#),
+        ("restore_command", restore_command.as_str()),
     ];
     run("settings", COPIED, &settings, |trial| trial.clone(&[]));
 }

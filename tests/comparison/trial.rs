@@ -6,9 +6,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use assert_cmd::assert::Assert;
-use repmgr_lab::{Lab, Target, original_repmgr};
+use repmgr_lab::{Lab, Target, check, original_repmgr, tool};
 use repmgr_tests::{run, said};
 
 use crate::words::{digest, in_units, is_progress, is_written, replace_word, stable, without_backup_id};
@@ -20,6 +21,17 @@ pub(crate) enum Program {
     Original,
     /// The one under test.
     Ours,
+}
+
+/// The original, of the version that the tables of differences are about.
+fn original() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let program = original_repmgr().expect("the package repmgr is installed");
+        let said = check(tool(&program).arg("--version"), repmgr_tests::LIMIT).unwrap();
+        assert_eq!(said.trim(), "repmgr 5.3.3", "{}", program.display());
+        program
+    })
 }
 
 /// What there is to compare of the files.
@@ -83,11 +95,13 @@ impl<'l> Trial<'l> {
     /// The program without an argument, in a working directory and with a TMPDIR of its own.
     pub(crate) fn repmgr(&self) -> Command {
         let mut command = match self.program {
-            Program::Ours => self.lab.repmgr().unwrap(),
-            Program::Original => self
-                .lab
-                .scratch()
-                .command(original_repmgr().expect("the package repmgr is installed")),
+            Program::Ours => {
+                // What is handed over is the original's, and compared with itself.
+                let mut ours = self.lab.repmgr().unwrap();
+                ours.env("REPMGR_ORIGINAL", "none");
+                ours
+            }
+            Program::Original => self.lab.scratch().command(original()),
         };
         let cwd = self.dir().join("cwd");
         command

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use assert_cmd::assert::Assert;
-use repmgr_lab::{Lab, Target};
+use repmgr_lab::{Lab, Target, tool};
 
 use crate::LIMIT;
 
@@ -166,7 +166,7 @@ impl Running {
     /// # Errors
     /// If there is no such process any more.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let status = Command::new("kill")
+        let status = tool("kill")
             .args(["-s", name, &self.pid().to_string()])
             .status()?;
         if !status.success() {

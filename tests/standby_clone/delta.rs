@@ -29,7 +29,7 @@ fn reused(said: &str) -> u64 {
 }
 
 /// A figure of the summary for programs.
-fn figure(outcome: &assert_cmd::assert::Assert, name: &str) -> u64 {
+pub(crate) fn figure(outcome: &assert_cmd::assert::Assert, name: &str) -> u64 {
     let stdout = String::from_utf8_lossy(&outcome.get_output().stdout).into_owned();
     let (_, rest) = stdout
         .rsplit_once(&format!("\"{name}\":"))

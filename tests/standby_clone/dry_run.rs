@@ -20,7 +20,9 @@ fn dry_run(
     let scratch = lab.scratch();
     let id = target.node_id;
     let dir = |name: &str| scratch.dir(format!("node{id}/{name}")).unwrap();
-    let (home, tmp, cwd) = (dir("home"), dir("tmp"), dir("cwd"));
+    let (home, cwd) = (dir("home"), dir("cwd"));
+    // What restore_command delivers when it is tried goes there, and goes again.
+    let tmp = scratch.dir(format!("tmp{id}")).unwrap();
     let mut command = lab.clone_command(&target).unwrap();
     command
         .args(["--dry-run"])
@@ -36,6 +38,7 @@ fn dry_run(
     assert!(unchanged.len() > 4);
     let done = run(&mut command).success();
     unchanged.assert_unchanged();
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
     let slots = format!("select count(*) from pg_replication_slots where slot_name = 'repmgr_slot_{id}'");
     assert_eq!(lab.primary().sql(&slots).unwrap(), "0");
     assert_eq!(lab.primary().sql(&events).unwrap(), events_before);

@@ -1,7 +1,8 @@
 //! A clone that is cut off: an error, a directory nobody can start, and the same command again completes.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
@@ -123,6 +124,54 @@ fn a_session_that_sshd_gave_up_meanwhile_is_opened_anew() {
     drop(assert_standby(&lab, &target));
 }
 
+/// A slot without its standby keeps WAL on the primary for ever.
+#[test]
+fn a_slot_that_a_killed_clone_left_is_dropped_by_the_next_that_ends_without_a_standby() {
+    let bench = bench();
+    let target = node(
+        &bench.lab,
+        &[("barman_host", "slow"), ("use_replication_slots", "true")],
+    );
+    let slots = || {
+        let names = format!(
+            "select count(*) from pg_replication_slots where slot_name = 'repmgr_slot_{}'",
+            target.node_id
+        );
+        bench.lab.primary().sql(&names).unwrap()
+    };
+    let cut = |signal: &str| {
+        let mut running = bench.midway(&target);
+        let begun = Instant::now();
+        while !running.said().unwrap().contains("retrieving backup") {
+            assert!(begun.elapsed() < repmgr_tests::LIMIT);
+            sleep(Duration::from_millis(20));
+        }
+        running.signal(signal).unwrap();
+        running.wait().unwrap();
+        running.said().unwrap()
+    };
+    cut("KILL");
+    assert_eq!(slots(), "1");
+    let said = cut("TERM");
+    assert_eq!(slots(), "0", "{said}");
+    cut("KILL");
+    assert_eq!(slots(), "1");
+    // One that cannot even begin says that it is there.
+    clone(&bench.lab, &target, &["--backup-id", "20200101T000000"])
+        .failure()
+        .stderr(
+            contains("which an earlier run made").and(contains(format!("repmgr_slot_{}", target.node_id))),
+        );
+    // The same clone, but nothing is to be streamed through a slot any more.
+    let conf = std::fs::read_to_string(&target.conf).unwrap();
+    let others = conf
+        .lines()
+        .filter(|line| !line.starts_with("use_replication_slots"));
+    std::fs::write(&target.conf, others.collect::<Vec<_>>().join("\n")).unwrap();
+    clone(&bench.lab, &target, &[]).success();
+    assert_eq!(slots(), "0");
+}
+
 /// Two clones into one directory would mix their files.
 #[test]
 fn a_directory_another_clone_works_on_is_left_alone() {
@@ -164,11 +213,13 @@ fn a_newer_backup_does_not_hide_that_the_older_can_be_continued() {
     drop(running);
     let begun = bench.lab.backup_id().unwrap();
     let id = bench.lab.barman().backup(bench.lab.server()).unwrap();
-    let option = format!("--backup-id={begun}");
     clone(&bench.lab, &target, &["--dry-run"])
         .success()
-        .stderr(contains("is given up for one of backup").and(contains(&option)));
-    clone(&bench.lab, &target, &[&option])
+        .stderr(contains("which will be continued").and(contains(format!("backup {begun} of server"))));
+    clone(&bench.lab, &target, &["--backup-id=latest", "--dry-run"])
+        .success()
+        .stderr(contains("holds another interrupted clone").and(contains(format!("backup {id} of server"))));
+    clone(&bench.lab, &target, &[])
         .success()
         .stderr(contains("continuing"));
     bench.delete(&id).unwrap();

@@ -1,12 +1,14 @@
 //! Command-line options, and settings that stand for some.
 
 use std::fs;
+use std::time::Instant;
 
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::{contains, is_empty, is_match, starts_with};
 use repmgr_lab::Lab;
 use repmgr_tests::{LIMIT, Snapshot, assert_standby, clone, node, output, run, said};
 
+use crate::delta::figure;
 use crate::shared;
 
 #[test]
@@ -25,7 +27,7 @@ fn the_version_is_printed_as_tools_parse_it() {
 
 #[test]
 fn help_goes_to_standard_output() {
-    for arguments in [&["--help"][..], &["-?"], &["standby", "clone", "--help"]] {
+    for arguments in [&["standby", "clone", "--help"], &["standby", "clone", "-?"]] {
         run(shared().repmgr().unwrap().args(arguments))
             .success()
             .stdout(contains("--backup-id").and(contains("standby clone")))
@@ -224,4 +226,29 @@ fn fewer_and_more_sessions_and_every_compression_give_a_standby() {
         clone(lab, &target, more).success();
         drop(assert_standby(lab, &target));
     }
+}
+
+/// It may be less than the network could take, never more.
+#[test]
+fn a_rate_is_kept() {
+    let target = node(shared(), &[("max_rate", "64M")]);
+    let arguments = ["--max-rate=4M", "--compress=none", "--jobs=3", "--output=json"];
+    let begun = Instant::now();
+    let done = clone(shared(), &target, &arguments).success();
+    let (elapsed, wire) = (begun.elapsed().as_secs_f64(), figure(&done, "wire_bytes") as f64);
+    assert!(
+        wire > 16e6 && elapsed >= wire / (4.0 * 1024.0 * 1024.0),
+        "{wire} in {elapsed} s"
+    );
+
+    let other = node(shared(), &[("max_rate", "64M")]);
+    clone(shared(), &other, &["--dry-run", "--output=json"])
+        .success()
+        .stdout(contains("\"max_rate\":67108864"));
+
+    clone(shared(), &target, &["--max-rate=1"])
+        .failure()
+        .stderr(contains(
+            "\"--max-rate\": \"1\" is not a rate from 32 to 1048576 kilobytes a second",
+        ));
 }

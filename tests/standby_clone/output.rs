@@ -29,7 +29,7 @@ fn a_standard_run_says_what_the_original_says_in_the_same_order() {
         "receiving file list ...".to_owned(),
         "NOTICE: standby clone (from Barman) complete".to_owned(),
         "NOTICE: you can now start your PostgreSQL server".to_owned(),
-        format!("HINT: for example: pg_ctl -D {dir} start"),
+        format!("HINT: for example: /usr/lib/postgresql/15/bin/pg_ctl -D {dir} start"),
     ];
     let lines = said(&done);
     let mut rest = lines.iter();

@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: the main job for real, from nothing to a standby that streams.
 
+mod patroni;
+
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use repmgr_lab::{Instance, Lab, LabBuilder, PrimaryOptions, Tablespace, Target, original_repmgr, packages};
 
+pub(crate) use self::patroni::run as run_patroni;
 use crate::prepare::{self, Steps};
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -7,9 +7,12 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod lab;
+mod package;
 mod prepare;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -32,10 +35,19 @@ enum Task {
     #[command(subcommand)]
     Bench(bench::Task),
     /// Clone a standby from a real Barman backup, show that it works, and clean up
-    Demo,
+    Demo {
+        #[arg(value_enum)]
+        of: Option<Demo>,
+    },
+    /// Make the .deb, the .rpm and the archive of a release, in target/dist
+    Dist,
     /// A primary, sshd and Barman to try things on by hand
     #[command(subcommand)]
     Lab(lab::Task),
+    /// Check that every crate can be published: metadata, files, and a build from the package alone
+    Package,
+    /// Disturb clones at random: kills, failing system calls, a host that lies
+    Torture(torture::Options),
     /// Install and fetch what the tests need, then run them all
     Test {
         /// Arguments for `cargo test`, for example `-p repmgr-types` or `-- some_name`
@@ -44,11 +56,23 @@ enum Task {
     },
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Demo {
+    /// A cluster of Patroni's gets a replica from Barman, and has it rebuilt
+    Patroni,
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Bench(task) => bench::run(&task),
-        Task::Demo => demo::run(),
+        Task::Demo { of: None } => demo::run(),
+        Task::Demo {
+            of: Some(Demo::Patroni),
+        } => demo::run_patroni(),
+        Task::Dist => dist::run(),
         Task::Lab(task) => lab::run(&task),
+        Task::Package => package::run(),
+        Task::Torture(options) => torture::run(&options),
         Task::Test { arguments } => test::run(&arguments),
     };
     match result {

@@ -43,7 +43,7 @@ pub(crate) fn build(steps: &Steps) -> Result<()> {
     }
     steps.begin("Building repmgr");
     let status = cargo()
-        .args(["build", "--package", "repmgr-cli"])
+        .args(["build", "--package", "repmgr-cli", "--package", "repmgr-patroni"])
         .status()
         .context("could not start cargo")?;
     ensure!(status.success(), "cargo build ended with {status}");

@@ -1,10 +1,11 @@
 //! `cargo xtask test`: everything, real servers included.
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use repmgr_lab::{BarmanInstall, BarmanVersion, PgInstall, packages};
+use repmgr_lab::{BarmanInstall, BarmanVersion, PgInstall, calm, packages};
 
 use crate::prepare::{self, Steps};
 
@@ -29,7 +30,10 @@ const MAJORS: [u32; 5] = [10, 11, 15, 17, 18];
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let steps = Steps::new();
-    prepare::install(&steps, &[packages::BUILD, packages::LAB, packages::TESTS])?;
+    prepare::install(
+        &steps,
+        &[packages::BUILD, packages::LAB, packages::TESTS, packages::PATRONI],
+    )?;
     steps.begin("PostgreSQL 10, 11, 15, 17, 18 and Barman 2.19, 3.4, 3.19 (fetched once)");
     for major in MAJORS {
         println!(
@@ -49,6 +53,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     steps.begin("cargo test --workspace");
     let everything = (!names_package(arguments)).then_some("--workspace");
     let mut cargo = prepare::cargo();
+    let program = PathBuf::from(cargo.get_program());
+    calm(&mut cargo, program.parent().unwrap_or(Path::new("")));
     cargo
         .arg("test")
         .args(everything)

@@ -5,6 +5,7 @@ use repmgr_types::{BackupId, Lsn, PgVersion, SystemId, Timeline, WalSegmentName,
 use crate::form::{Contents, Form, Unreadable, UnreadableReason as Reason};
 use crate::info::{BackupTablespace, Info, InfoError};
 use crate::kind::{BackupMode, BackupStatus, Keep};
+use crate::when::BackupTime;
 
 /// A complete backup: what its backup.info says, and where its files lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +45,10 @@ pub struct Backup {
     pub hba_file: Option<PathBuf>,
     /// pg_ident.conf on the primary.
     pub ident_file: Option<PathBuf>,
-    /// As Barman wrote it: "2026-11-26 00:46:06.980999+00:00". Old ones lack the zone.
-    pub begin_time: String,
-    /// As Barman wrote it.
-    pub end_time: String,
+    /// When taking it began.
+    pub begin_time: BackupTime,
+    /// When it was finished.
+    pub end_time: BackupTime,
     /// Bytes on the Barman host, when Barman says so.
     pub size: Option<u64>,
     /// Bytes of backup.info.
@@ -141,10 +142,7 @@ impl Backup {
             directory,
             meta,
             status: status(info)?,
-            // Backups older than the key were all made by this method.
-            mode: info
-                .text("mode")?
-                .map_or(BackupMode::RsyncExclusive, BackupMode::from),
+            mode: mode(info)?,
             version: PgVersion::from_num(version)
                 .ok_or_else(|| info.error("version", "a version of PostgreSQL"))?,
             system_id: info.value("systemid", "a system identifier")?,
@@ -216,6 +214,12 @@ impl Backup {
         ];
         same.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
     }
+}
+
+/// The key `mode`. Backups older than the key were all made by one method.
+pub(crate) fn mode(info: &Info<'_>) -> Result<BackupMode, InfoError> {
+    let mode = info.text("mode")?;
+    Ok(mode.map_or(BackupMode::RsyncExclusive, BackupMode::from))
 }
 
 /// The key `status`.

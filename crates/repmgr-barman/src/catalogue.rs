@@ -18,8 +18,13 @@ code=$({ { "$@" 3>&- 4>&-; echo "$?" >&4; } | head -n 1 >&3; } 4>&1)
 printf '\nexit %s\n' "$code"
 "#;
 
+/// More than Linux allows.
+const LONGEST_PATH: usize = 16 << 10;
+/// Nobody nests so many directories named like backups above the one that matters, which comes early.
+const MOST_CANDIDATES: usize = 16;
+
 /// A place where a backup may be: the directory of all backups, and an id in it.
-type Candidate = (String, BackupId);
+pub(crate) type Candidate = (String, BackupId);
 
 impl Barman {
     /// Finds a backup by its id, a shortcut of Barman (`latest`, `oldest`, `latest-full`, ...) or, from
@@ -37,6 +42,15 @@ impl Barman {
                 reason: "Barman would choose a failed backup",
             });
         }
+        let (found, meta, description) = self.locate(wanted)?;
+        self.read(found, meta, &description)
+    }
+
+    /// Where a backup is that Barman knows by this word, and where its notes are if not in the usual place.
+    pub(crate) fn locate(
+        &mut self,
+        wanted: &str,
+    ) -> Result<(Candidate, Option<String>, Description), BarmanError> {
         let server = self.address.server.clone();
         let list = self.command(&["list-files", "--target", "data", &server, wanted]);
         let Some(line) = self.first_line(&list, wanted)? else {
@@ -44,12 +58,12 @@ impl Barman {
         };
         let candidates = self.candidates(&list, &line, wanted.parse().ok())?;
         if let Some((found, description)) = self.describe(None, &candidates)? {
-            return self.read(found, None, &description);
+            return Ok((found, None, description));
         }
         // Backups that are kept elsewhere: only Barman knows where its notes on them are.
         let meta = self.meta_directory()?;
         match self.describe(Some(&meta), &candidates)? {
-            Some((found, description)) => self.read(found, Some(meta), &description),
+            Some((found, description)) => Ok((found, Some(meta), description)),
             None => {
                 let (base, id) = candidates[0].clone();
                 Err(self.metadata_missing(id, vec![format!("{base}/../meta"), meta, base]))
@@ -71,7 +85,7 @@ impl Barman {
         };
         match known.difference(&now) {
             None => Ok(()),
-            Some(key) => Err(changed(&format!("its {key} is another"))),
+            Some(key) => Err(changed(&format!("{key} is not what it was"))),
         }
     }
 
@@ -96,7 +110,7 @@ impl Barman {
     fn first_line(&mut self, list: &ShellCommand, wanted: &str) -> Result<Option<Vec<u8>>, BarmanError> {
         let server = self.address.server.clone();
         let words = self
-            .address
+            .calling
             .words(&["list-files", "--target", "data", &server, wanted]);
         let output = self.run_script(&ShellCommand::script(FIRST_LINE).args(words), list)?;
         let Some((line, code)) = split_first_line(&output.stdout) else {
@@ -170,6 +184,9 @@ impl Barman {
         wanted: Option<BackupId>,
     ) -> Result<Vec<Candidate>, BarmanError> {
         let odd = |why: &str| self.unexpected(list, format!("{why} in \"{}\"", shown(line)));
+        if line.len() > LONGEST_PATH {
+            return Err(odd("a path too long"));
+        }
         let found = candidates(line, wanted.as_ref());
         let Some((base, id)) = found.first() else {
             return Err(odd("no backup"));
@@ -260,20 +277,23 @@ impl Barman {
         Backup::read(server, id.clone(), directory, meta, &info, found).map_err(unusable)
     }
 
-    /// Where a Barman of 3.13.2 or later has its notes on this server's backups. Asks the primary, which
-    /// may take until the limit.
-    fn meta_directory(&mut self) -> Result<String, BarmanError> {
+    /// Where a Barman of 3.13.2 or later has its notes on this server's backups.
+    pub(crate) fn meta_directory(&mut self) -> Result<String, BarmanError> {
+        Ok(format!("{}/meta", self.directory_setting("backup_directory")?))
+    }
+
+    /// A directory of Barman's configuration for this server, without a slash at its end. Barman asks the primary
+    /// as well, which may take until the limit.
+    pub(crate) fn directory_setting(&mut self, key: &str) -> Result<String, BarmanError> {
         let server = self.address.server.clone();
         let show = self.command(&["show-server", &server]);
         let text = self.call(&show)?;
         let value = text
             .lines()
-            .find_map(|line| line.trim().strip_prefix("backup_directory: "));
+            .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": "));
         match value {
-            Some(directory) if directory.starts_with('/') => {
-                Ok(format!("{}/meta", directory.trim_end_matches('/')))
-            }
-            _ => Err(self.unexpected(&show, "no backup_directory".to_owned())),
+            Some(directory) if directory.starts_with('/') => Ok(directory.trim_end_matches('/').to_owned()),
+            _ => Err(self.unexpected(&show, format!("no directory for {key}"))),
         }
     }
 
@@ -311,6 +331,9 @@ fn candidates(line: &[u8], wanted: Option<&BackupId>) -> Vec<Candidate> {
                 base
             };
             found.push((base.to_owned(), id));
+            if found.len() == MOST_CANDIDATES {
+                break;
+            }
         }
         start += part.len() + 1;
     }
@@ -399,6 +422,8 @@ mod tests {
             candidates(b"prefix/main/base/20261126T004606/x", None)[0].0,
             "prefix/main/base"
         );
+        let many = "/20261126T004606".repeat(1000);
+        assert_eq!(candidates(many.as_bytes(), None).len(), MOST_CANDIDATES);
         assert_eq!(candidates(b"Skipping inactive server 'x'", None), []);
     }
 

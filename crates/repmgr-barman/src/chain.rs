@@ -56,16 +56,16 @@ fn chain(
 /// Why `child` cannot be an increment of `parent`. (Tablespaces and timeline may be others.)
 fn misfit(parent: &Backup, child: &Backup) -> Option<&'static str> {
     if parent.version.major() != child.version.major() {
-        return Some("is of another major version of PostgreSQL");
+        return Some("was taken from another major version of PostgreSQL");
     }
     if parent.system_id != child.system_id {
-        return Some("is of another cluster");
+        return Some("was taken from another cluster");
     }
     // Positions only fall on the way, so that it has an end.
     if parent.begin_lsn >= child.begin_lsn {
-        return Some("was not begun before it");
+        return Some("did not begin before it");
     }
-    // Old pages would have none, and the server would take them for damaged.
+    // Old pages would have none, and PostgreSQL would take them for damaged.
     if parent.data_checksums == Some(false) && child.data_checksums == Some(true) {
         return Some("was made before data page checksums were switched on");
     }
@@ -148,7 +148,7 @@ mod tests {
     fn a_parent_that_does_not_fit_breaks_it() {
         for (changes, says) in [
             (("version=170011", "version=180000"), "another major version"),
-            (("systemid=7", "systemid=8"), "another cluster"),
+            (("systemid=7", "systemid=8"), "from another cluster"),
             (
                 ("data_checksums=on", "data_checksums=off"),
                 "checksums were switched on",
@@ -165,9 +165,9 @@ mod tests {
     #[test]
     fn a_circle_has_an_end() {
         let said = broken(&[backup(A, B, 0x10, &[]), backup(B, A, 0x20, &[])]);
-        assert!(said.contains("was not begun before it"), "{said}");
+        assert!(said.contains("did not begin before it"), "{said}");
         let itself = broken(&[backup(A, A, 0x10, &[])]);
-        assert!(itself.contains("was not begun before it"), "{itself}");
+        assert!(itself.contains("did not begin before it"), "{itself}");
         let mut lsn = 0x300_0000;
         let endless = chain(&backup(C, B, 0x300_0000, &[]), |_, _| {
             lsn -= 1;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use repmgr_remote::quote;
+use repmgr_types::Hint;
 
 /// The words that call Barman on its host: `barman`, a path, or a program that calls it
 /// (`sudo -n -u barman barman`).
@@ -38,14 +39,14 @@ pub enum BadCommand {
 
 impl BadCommand {
     /// What to do about it.
-    pub fn hint(&self) -> String {
+    pub fn hint(&self) -> Hint {
         match self {
             Self::Unclosed(_) => {
                 "it is split into words as by a shell: put double quotes around a word with blanks or single quotes in it"
             }
             Self::NoProgram => "give the name or the path of Barman's program, or leave it out for \"barman\"",
         }
-        .to_owned()
+        .into()
     }
 }
 
@@ -54,6 +55,55 @@ impl BarmanCommand {
     pub fn words(&self) -> &[String] {
         &self.0
     }
+
+    /// The same through sudo with a variable for the program, by way of `env`; `None` if sudo is not what comes first,
+    /// or its options are not understood here. Other programs that change the user, and wrappers, may take their
+    /// words as they like.
+    pub(crate) fn through_sudo(&self, variable: &str) -> Option<Self> {
+        let (sudo, rest) = self.0.split_first()?;
+        if sudo.rsplit('/').next() != Some("sudo") {
+            return None;
+        }
+        let mut at = 0;
+        while let Some(more) = sudo_option(rest.get(at)?)? {
+            at += more;
+        }
+        // After "--" comes the program, and words with "=" are variables.
+        at += usize::from(rest.get(at)? == "--");
+        rest.get(at)?;
+        let (options, program) = rest.split_at(at);
+        let env = ["env".to_owned(), variable.to_owned()];
+        Some(Self(
+            [std::slice::from_ref(sudo), options, &env, program].concat(),
+        ))
+    }
+}
+
+/// How many words an option or a variable takes: none if the word is neither. `None` if what follows is not run as it
+/// stands.
+fn sudo_option(word: &str) -> Option<Option<usize>> {
+    const LONG_WITH_VALUE: [&str; 5] = ["--user", "--group", "--chdir", "--role", "--type"];
+    if word == "--" {
+        return Some(None);
+    }
+    if word.starts_with("--") {
+        let shell = matches!(word, "--login" | "--shell");
+        let value = LONG_WITH_VALUE.contains(&word);
+        return (!shell).then_some(Some(1 + usize::from(value)));
+    }
+    let Some(flags) = word.strip_prefix('-') else {
+        return Some(word.contains('=').then_some(1));
+    };
+    for (index, flag) in flags.char_indices() {
+        match flag {
+            'i' | 's' => return None,
+            'u' | 'g' | 'p' | 'C' | 'r' | 't' | 'T' | 'D' | 'R' => {
+                return Some(Some(1 + usize::from(index + 1 == flags.len())));
+            }
+            _ => {}
+        }
+    }
+    Some(Some(1))
 }
 
 impl Default for BarmanCommand {
@@ -111,7 +161,7 @@ mod tests {
         for text in ["'/opt/my barman", "\"barman", "barman\\"] {
             let error = text.parse::<BarmanCommand>().unwrap_err();
             assert_eq!(error, BadCommand::Unclosed(text.to_owned()));
-            assert!(error.to_string().contains(text) && !error.hint().is_empty());
+            assert!(error.to_string().contains(text) && !error.hint().to_string().is_empty());
         }
         for text in ["", "  ", "''", "\"\" barman", "# barman"] {
             assert_eq!(
@@ -119,6 +169,37 @@ mod tests {
                 Err(BadCommand::NoProgram),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_variable_passes_sudo_in_front_of_the_program() {
+        let through = |text: &str| {
+            let command: BarmanCommand = text.parse().unwrap();
+            command
+                .through_sudo("A=3")
+                .map(|command| command.words().join(" "))
+        };
+        for (text, expected) in [
+            ("sudo barman", "sudo env A=3 barman"),
+            ("sudo -n -u barman barman", "sudo -n -u barman env A=3 barman"),
+            (
+                "/usr/bin/sudo -nu barman -- /x/barman -q",
+                "/usr/bin/sudo -nu barman -- env A=3 /x/barman -q",
+            ),
+            ("sudo -nubarman B=1 barman", "sudo -nubarman B=1 env A=3 barman"),
+        ] {
+            assert_eq!(through(text).as_deref(), Some(expected), "{text}");
+        }
+        for other in [
+            "barman",
+            "my-sudo barman",
+            "doas -u barman barman",
+            "sudo",
+            "sudo -u barman",
+            "sudo -i barman",
+        ] {
+            assert_eq!(through(other), None, "{other}");
         }
     }
 

@@ -1,5 +1,9 @@
 //! One look at a backup on the Barman host: backup.info, marks, and what there is of files.
 
+use std::iter::Peekable;
+
+use repmgr_types::BackupId;
+
 use crate::backup::Found;
 use crate::form::Contents;
 use crate::kind::Keep;
@@ -8,14 +12,40 @@ use crate::kind::Keep;
 /// backups and the id of one in it, most likely first. Describes the first that has a backup.info:
 /// in `meta` beside that directory (Barman 3.13.2 and later) or else, perhaps outdated, with the backup.
 ///
+/// With `all` and one directory instead of the pairs: describes every backup in it, and ends with `none`. Long values
+/// that nobody asks for are left out.
+///
 /// A line of a file is printed after `|`, so that no content passes for a line of ours.
 pub(crate) const SCRIPT: &str = r#"
 lines() {
-    sed 's/^/|/' "$1" || exit 3
+    sed -e '/^copy_stats *=/d' -e '/^included_files *=/d' -e '/^snapshots_info *=/d' -e 's/^/|/' "$1" || exit 3
     echo
 }
-elsewhere=$1 n=0
+elsewhere=$1 n=0 all=
 shift
+if [ "$1" = all ]; then
+    all=1 base=$2 meta=${elsewhere:-${2%/*}/meta}
+    set --
+    for place in "$base" "$meta"; do
+        if [ -d "$place" ] || [ "$place" = "$base" ]; then ls "$place" >/dev/null || exit 3; fi
+    done
+    for place in "$base"/*T*/ "$meta"/*T*-backup.info; do
+        case $place in
+            "$meta"/*-backup.info) id=${place%-backup.info} ;;
+            *) id=${place%/} ;;
+        esac
+        id=${id##*/}
+        case $id in
+            *[!0-9T]*) continue ;;
+            ????????T??????) ;;
+            *) continue ;;
+        esac
+        case $place in
+            "$meta"/*-backup.info) if [ -d "$base/$id" ]; then continue; fi ;;
+        esac
+        set -- "$@" "$base" "$id"
+    done
+fi
 while [ $# -ge 2 ]; do
     meta=${elsewhere:-${1%/*}/meta} id=$2 dir=${1%/}/$2
     shift 2
@@ -25,6 +55,7 @@ while [ $# -ge 2 ]; do
     done
     if [ -n "$info" ]; then
         echo "candidate $n"
+        echo "id $id"
         echo info
         lines "$info"
         for mark in keep delete_this; do
@@ -56,7 +87,7 @@ while [ $# -ge 2 ]; do
             esac
         done
         echo end
-        exit 0
+        if [ -z "$all" ]; then exit 0; fi
     fi
     n=$((n + 1))
 done
@@ -71,8 +102,9 @@ pub(crate) const CANNOT_READ: i32 = 3;
 pub(crate) struct Description {
     /// Which of the pairs it is about.
     pub(crate) candidate: usize,
+    pub(crate) id: Option<BackupId>,
     info: Vec<u8>,
-    keep: Option<Keep>,
+    pub(crate) keep: Option<Keep>,
     pub(crate) being_deleted: bool,
     contents: Contents,
 }
@@ -80,46 +112,38 @@ pub(crate) struct Description {
 impl Description {
     /// `Ok(None)`: none of the pairs has a backup.info. `Err`: which line is not as the script prints it.
     pub(crate) fn parse(output: &[u8]) -> Result<Option<Self>, String> {
-        let mut lines = output
-            .split(|b| *b == b'\n')
-            .filter(|line| !line.is_empty())
-            .peekable();
+        Self::next(&mut lines(output))
+    }
+
+    /// Those of every backup in a directory.
+    pub(crate) fn parse_all(output: &[u8]) -> Result<Vec<Self>, String> {
+        let mut lines = lines(output);
+        let mut all = Vec::new();
+        while let Some(description) = Self::next(&mut lines)? {
+            all.push(description);
+        }
+        Ok(all)
+    }
+
+    fn next<'t>(lines: &mut Peekable<impl Iterator<Item = &'t [u8]>>) -> Result<Option<Self>, String> {
         let mut found = Self::default();
         let mut seen = (false, false);
         loop {
             let Some(line) = lines.next() else {
                 return Err("it ends early".to_owned());
             };
-            let mut file = || {
-                let mut text = Vec::new();
-                while let Some(line) = lines.next_if(|line| line.starts_with(b"|")) {
-                    text.extend_from_slice(&line[1..]);
-                    text.push(b'\n');
-                }
-                text
-            };
-            let odd = || Err(format!("the line \"{}\"", crate::info::shown(line)));
-            let Ok(text) = std::str::from_utf8(line) else {
-                return odd();
-            };
+            let odd = || format!("the line \"{}\"", crate::info::shown(line));
+            let text = std::str::from_utf8(line).map_err(|_| odd())?;
             match text.split_once(' ').unwrap_or((text, "")) {
                 ("none", "") => return Ok(None),
-                ("candidate", n) => match n.parse() {
-                    Ok(n) => (found.candidate, seen.0) = (n, true),
-                    Err(_) => return odd(),
-                },
-                ("info", "") => (found.info, seen.1) = (file(), true),
+                ("candidate", n) => (found.candidate, seen.0) = (n.parse().map_err(|_| odd())?, true),
+                ("id", id) => found.id = Some(id.parse().map_err(|_| odd())?),
+                ("info", "") => (found.info, seen.1) = (file(lines), true),
                 ("mark", "delete_this") => {
-                    file();
+                    file(lines);
                     found.being_deleted = true;
                 }
-                ("mark", "keep") => {
-                    found.keep = match file().trim_ascii() {
-                        b"full" => Some(Keep::Full),
-                        b"standalone" => Some(Keep::Standalone),
-                        other => return Err(format!("\"{}\" in the keep mark", crate::info::shown(other))),
-                    };
-                }
+                ("mark", "keep") => found.keep = Some(keep(&file(lines))?),
                 ("data", "") => found.contents.data = true,
                 ("denied", "") => found.contents.denied = true,
                 ("plain", "") => found.contents.plain = true,
@@ -127,7 +151,7 @@ impl Description {
                 // A number too large for an oid is no tablespace.
                 ("tablespace", oid) => found.contents.tablespaces.extend(oid.parse::<u32>()),
                 ("end", "") if seen == (true, true) => return Ok(Some(found)),
-                _ => return odd(),
+                _ => return Err(odd()),
             }
         }
     }
@@ -141,18 +165,47 @@ impl Description {
     }
 }
 
+fn lines(output: &[u8]) -> Peekable<impl Iterator<Item = &[u8]>> {
+    output
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .peekable()
+}
+
+/// The lines of a file, which follow the one that announces it.
+fn file<'t>(lines: &mut Peekable<impl Iterator<Item = &'t [u8]>>) -> Vec<u8> {
+    let mut text = Vec::new();
+    while let Some(line) = lines.next_if(|line| line.starts_with(b"|")) {
+        text.extend_from_slice(&line[1..]);
+        text.push(b'\n');
+    }
+    text
+}
+
+fn keep(mark: &[u8]) -> Result<Keep, String> {
+    match mark.trim_ascii() {
+        b"full" => Ok(Keep::Full),
+        b"standalone" => Ok(Keep::Standalone),
+        other => Err(format!("\"{}\" in the keep mark", crate::info::shown(other))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
     use std::path::Path;
 
-    use repmgr_remote::{Host, LocalHost, ShellCommand, StartOptions, run};
+    use repmgr_remote::{Host, LocalHost, Output, ShellCommand, StartOptions, run};
 
-    fn describe(arguments: &[&str]) -> Result<Option<Description>, String> {
+    fn run_script(arguments: &[&str]) -> Output {
         let mut here = LocalHost::default().connect().unwrap();
         let command = ShellCommand::script(SCRIPT).args(arguments);
-        let output = run(&mut *here, &command, StartOptions::default(), 1 << 20).unwrap();
+        run(&mut *here, &command, StartOptions::default(), 1 << 20).unwrap()
+    }
+
+    fn describe(arguments: &[&str]) -> Result<Option<Description>, String> {
+        let output = run_script(arguments);
         assert!(output.exit.success(), "{output:?}");
         Description::parse(&output.stdout)
     }
@@ -196,6 +249,47 @@ mod tests {
         };
         assert_eq!(found.contents, contents);
         assert!(describe(&["", none, ID]).unwrap().is_none());
+    }
+
+    #[test]
+    fn every_backup_of_a_directory_is_described() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        write(
+            &base.join("20261126T000001/backup.info"),
+            "status=FAILED\ncopy_stats={'x': 1}\n",
+        );
+        write(&base.join("20261126T000002/data/PG_VERSION"), "15\n");
+        write(
+            &dir.path().join("meta/20261126T000002-backup.info"),
+            "status=DONE\n",
+        );
+        write(
+            &dir.path().join("meta/20261126T000003-backup.info"),
+            "status=DONE\n",
+        );
+        // Neither a backup, nor one that Barman still knows.
+        write(&base.join("2026xxxxT000002/backup.info"), "status=DONE\n");
+        fs::create_dir_all(base.join("20261126T000009")).unwrap();
+        let arguments = ["", "all", base.to_str().unwrap()];
+        let output = run_script(&arguments);
+        let all = Description::parse_all(&output.stdout).unwrap();
+        let seen: Vec<_> = all
+            .iter()
+            .map(|one| (one.id.clone().unwrap().to_string(), one.contents.plain))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("20261126T000001".to_owned(), false),
+                ("20261126T000002".to_owned(), true),
+                ("20261126T000003".to_owned(), false)
+            ]
+        );
+        assert_eq!(all[0].info, b"status=FAILED\n");
+        let gone = dir.path().join("gone");
+        let output = run_script(&["", "all", gone.to_str().unwrap()]);
+        assert_eq!(output.exit.code, Some(CANNOT_READ));
     }
 
     #[test]

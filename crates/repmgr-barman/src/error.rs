@@ -1,13 +1,13 @@
 use std::time::Duration;
 
 use repmgr_remote::{ConnectError, RemoteError};
-use repmgr_types::BackupId;
+use repmgr_types::{BackupId, Hint, Remedy};
 
 use crate::form::Unreadable;
 use crate::info::InfoError;
 use crate::kind::BackupStatus;
 
-/// Something was asked of a Barman server in vain.
+/// A question to Barman failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BarmanError {
@@ -62,7 +62,7 @@ pub enum BarmanError {
         host: String,
         /// The name looked for.
         server: String,
-        /// The servers it has, if it told.
+        /// The Barman servers there are, if Barman told.
         known: Vec<String>,
     },
     /// `active = false` (Barman up to 3.16 does not serve such a server).
@@ -70,26 +70,26 @@ pub enum BarmanError {
     Inactive {
         /// The Barman host.
         host: String,
-        /// The server.
+        /// The Barman server.
         server: String,
     },
-    /// The server has no complete backup.
+    /// The Barman server has no complete backup.
     #[error("Barman server \"{server}\" on \"{host}\" has no usable backup{}", match incomplete {
         0 => String::new(), n => format!(" ({n} incomplete)") })]
     NoBackup {
         /// The Barman host.
         host: String,
-        /// The server.
+        /// The Barman server.
         server: String,
         /// Backups that are in the list, but not complete.
         incomplete: usize,
     },
-    /// The server has no backup of this id or name.
+    /// The Barman server has no backup of this id or name.
     #[error("Barman server \"{server}\" on \"{host}\" has no backup \"{wanted}\"")]
     UnknownBackup {
         /// The Barman host.
         host: String,
-        /// The server.
+        /// The Barman server.
         server: String,
         /// The word looked for.
         wanted: String,
@@ -99,7 +99,7 @@ pub enum BarmanError {
     /// The backup is not complete.
     #[error("backup \"{id}\" of Barman server \"{server}\" has status {status}")]
     NotDone {
-        /// The server.
+        /// The Barman server.
         server: String,
         /// The backup.
         id: BackupId,
@@ -111,7 +111,7 @@ pub enum BarmanError {
     /// Barman is deleting the backup, or began to and crashed.
     #[error("backup \"{id}\" of Barman server \"{server}\" is being deleted")]
     BeingDeleted {
-        /// The server.
+        /// The Barman server.
         server: String,
         /// The backup.
         id: BackupId,
@@ -119,17 +119,17 @@ pub enum BarmanError {
     /// The backup is not what it was when it was looked up.
     #[error("backup \"{id}\" of Barman server \"{server}\" has changed: {what}")]
     Changed {
-        /// The server.
+        /// The Barman server.
         server: String,
         /// The backup.
         id: BackupId,
         /// What is different.
         what: String,
     },
-    /// What an incremental backup builds upon does not fit to it, or is not there.
-    #[error("backup \"{id}\" of Barman server \"{server}\" cannot be made whole: {what}")]
+    /// The backup that an incremental one builds upon is missing, or does not match it.
+    #[error("backup \"{id}\" of Barman server \"{server}\" cannot be combined: {what}")]
     BrokenChain {
-        /// The server.
+        /// The Barman server.
         server: String,
         /// The increment.
         id: BackupId,
@@ -141,7 +141,7 @@ pub enum BarmanError {
     MetadataMissing {
         /// The Barman host.
         host: String,
-        /// The server.
+        /// The Barman server.
         server: String,
         /// The backup.
         id: BackupId,
@@ -153,10 +153,34 @@ pub enum BarmanError {
     MetadataDenied {
         /// The Barman host.
         host: String,
-        /// The server.
+        /// The Barman server.
         server: String,
         /// The backup.
         id: BackupId,
+        /// What the system said.
+        message: String,
+    },
+    /// The directory of all backups is not where Barman has it, or cannot be read.
+    #[error("cannot list the backups of Barman server \"{server}\" in \"{directory}\" on \"{host}\"")]
+    CatalogueDenied {
+        /// The Barman host.
+        host: String,
+        /// The Barman server.
+        server: String,
+        /// The directory.
+        directory: String,
+        /// What the system said.
+        message: String,
+    },
+    /// The WAL archive is not where Barman has it, or cannot be read.
+    #[error("cannot list the WAL archive \"{directory}\" of Barman server \"{server}\" on \"{host}\"")]
+    NoArchive {
+        /// The Barman host.
+        host: String,
+        /// The Barman server.
+        server: String,
+        /// The directory.
+        directory: String,
         /// What the system said.
         message: String,
     },
@@ -165,7 +189,7 @@ pub enum BarmanError {
     Metadata {
         /// The Barman host.
         host: String,
-        /// The server.
+        /// The Barman server.
         server: String,
         /// The backup.
         id: BackupId,
@@ -226,6 +250,8 @@ impl BarmanError {
             | Self::WrongUser { message, .. }
             | Self::Configuration { message, .. }
             | Self::MetadataDenied { message, .. }
+            | Self::NoArchive { message, .. }
+            | Self::CatalogueDenied { message, .. }
             | Self::Failed { message, .. } => message,
             Self::NotDone { error, .. } => error.as_deref()?,
             _ => return None,
@@ -234,69 +260,90 @@ impl BarmanError {
     }
 
     /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         Some(match self {
             Self::Connect(e) => return e.hint(),
             Self::Remote(e) => return e.hint(),
-            Self::BadWord { what: "backup", .. } => "give the id of a backup, \"latest\" or \"oldest\"".to_owned(),
-            Self::BadWord { .. } => "set barman_server to the name of a section in Barman's configuration".to_owned(),
-            Self::CommandNotFound { host, .. } => format!(
-                "install Barman on \"{host}\", or set barman_command to its full path; \"ssh {host} 'command -v barman'\" shows what a login there finds"
-            ),
+            Self::BadWord { what: "backup", .. } => Hint::new("give the id of a backup, \"latest\" or \"oldest\", with ")
+                .remedy(Remedy::Backup),
+            Self::BadWord { .. } => Hint::new("set ")
+                .remedy(Remedy::BarmanServer)
+                .words(" to the name of a section in Barman's configuration"),
+            Self::CommandNotFound { host, .. } => Hint::new(format!("install Barman on \"{host}\", or set "))
+                .remedy(Remedy::BarmanCommand)
+                .words(format!(
+                    " to its full path; \"ssh {host} 'command -v barman'\" shows what a login there finds"
+                )),
             Self::WrongUser { host, .. } => {
                 let name = host.rsplit('@').next().unwrap_or(host);
-                format!("log in as the user that Barman names: barman_host=barman@{name}, or User in ~/.ssh/config")
+                Hint::new("log in as the user that Barman names: ")
+                    .remedy_with(Remedy::BarmanHost, format!("barman@{name}"))
+                    .words(", or User in ~/.ssh/config")
             }
-            Self::Configuration { file: Some(_), .. } => {
-                "check barman_config: it is a file on the Barman host, readable by the user we log in as".to_owned()
-            }
-            Self::Configuration { file: None, host, .. } => format!(
-                "set barman_config to Barman's configuration file on \"{host}\" if it is not one of ~/.barman.conf, /etc/barman.conf, /etc/barman/barman.conf"
-            ),
-            Self::UnknownServer { known, .. } if !known.is_empty() => {
-                format!("check barman_server; it has: {}", known.join(", "))
-            }
-            Self::UnknownServer { .. } => {
-                "check barman_server and barman_config; \"barman list-server\" on the Barman host shows the names".to_owned()
-            }
-            Self::Inactive { server, .. } => {
-                format!("set \"active = true\" in the section [{server}] of Barman's configuration")
-            }
-            Self::NoBackup { server, .. } => format!(
+            Self::Configuration { file: Some(_), .. } => Hint::new("check ")
+                .remedy(Remedy::BarmanConfig)
+                .words(": it is a file on the Barman host, readable by the user we log in as"),
+            Self::Configuration { file: None, host, .. } => Hint::new("set ")
+                .remedy(Remedy::BarmanConfig)
+                .words(format!(
+                    " to Barman's configuration file on \"{host}\" if it is not one of ~/.barman.conf, /etc/barman.conf, /etc/barman/barman.conf"
+                )),
+            Self::UnknownServer { known, .. } if !known.is_empty() => Hint::new("check ")
+                .remedy(Remedy::BarmanServer)
+                .words(format!("; Barman has: {}", known.join(", "))),
+            Self::UnknownServer { .. } => Hint::new("check ")
+                .remedy(Remedy::BarmanServer)
+                .words(" and ")
+                .remedy(Remedy::BarmanConfig)
+                .words("; \"barman list-server\" on the Barman host shows the names"),
+            Self::Inactive { server, .. } => Hint::new(format!(
+                "set \"active = true\" in the section [{server}] of Barman's configuration"
+            )),
+            Self::NoBackup { server, .. } => Hint::new(format!(
                 "run \"barman check {server}\" and \"barman backup {server}\" on the Barman host first"
-            ),
+            )),
             Self::UnknownBackup { known, .. } if !known.is_empty() => {
                 let known: Vec<_> = known.iter().map(BackupId::as_str).collect();
-                format!("the newest are: {}", known.join(", "))
+                Hint::new(format!("the newest are: {}", known.join(", ")))
             }
-            Self::UnknownBackup { server, .. } => format!("\"barman list-backup {server}\" shows what there is"),
-            Self::NotDone { server, .. } | Self::BeingDeleted { server, .. } => format!(
-                "choose another backup with --backup-id; \"barman list-backup {server}\" shows what there is"
-            ),
-            Self::BrokenChain { server, .. } => format!(
-                "choose a full backup with --backup-id (\"barman list-backup {server}\" marks it F or R), or take a new one"
-            ),
-            Self::Changed { .. } => "start again; what was copied may be of two backups".to_owned(),
-            Self::MetadataMissing { server, id, .. } => format!(
+            Self::UnknownBackup { server, .. } => {
+                Hint::new(format!("\"barman list-backup {server}\" shows what there is"))
+            }
+            Self::NotDone { server, .. } | Self::BeingDeleted { server, .. } => {
+                Hint::new("choose another backup with ")
+                    .remedy(Remedy::Backup)
+                    .words(format!("; \"barman list-backup {server}\" shows what there is"))
+            }
+            Self::BrokenChain { server, .. } => Hint::new("choose a full backup with ")
+                .remedy(Remedy::Backup)
+                .words(format!(
+                    " (\"barman list-backup {server}\" marks it F or R), or take a new one"
+                )),
+            Self::Changed { .. } => "start again; what was copied may be of two backups".into(),
+            Self::MetadataMissing { server, id, .. } => Hint::new(format!(
                 "\"barman show-backup {server} {id}\" on the Barman host should say more; the backup may have been deleted just now"
-            ),
-            Self::MetadataDenied { .. } => {
-                "log in to the Barman host as the user that Barman runs as: barman_host=barman@HOST".to_owned()
+            )),
+            Self::MetadataDenied { .. } | Self::CatalogueDenied { .. } | Self::NoArchive { .. } => {
+                as_barmans_user()
             }
-            Self::Metadata { server, id, .. } => format!(
-                "look at the file and at \"barman show-backup {server} {id}\", or choose another backup with --backup-id"
-            ),
+            Self::Metadata { server, id, .. } => Hint::new(format!(
+                "look at the file and at \"barman show-backup {server} {id}\", or choose another backup with "
+            ))
+            .remedy(Remedy::Backup),
             Self::Unreadable(e) => e.hint(),
-            Self::TimedOut { host, .. } => format!("Barman on \"{host}\" may be waiting for a lock of its own, or for a primary that does not answer; connect_timeout in that server's conninfo and streaming_conninfo limits the latter"),
-            Self::NoRecord { .. } => {
-                "give the upstream node's connection string with --upstream-conninfo, or check -d and \
-                 --upstream-node-id"
-                    .to_owned()
-            }
-            Self::Failed { host, .. } => {
-                format!("run the same command on \"{host}\", and see Barman's log file there")
-            }
-            Self::Unexpected { host, .. } => format!("run the same command on \"{host}\" and look at what it prints"),
+            Self::TimedOut { host, .. } => Hint::new(format!("Barman on \"{host}\" may be waiting for a lock of its own, or for a primary that does not answer; connect_timeout in that server's conninfo and streaming_conninfo limits the latter")),
+            Self::NoRecord { .. } => Hint::new("give the upstream node's connection string with ")
+                .remedy(Remedy::UpstreamConninfo)
+                .words(", or check ")
+                .remedy(Remedy::Database)
+                .words(" and ")
+                .remedy(Remedy::UpstreamNode),
+            Self::Failed { host, .. } => Hint::new(format!(
+                "run the same command on \"{host}\", and see Barman's log file there"
+            )),
+            Self::Unexpected { host, .. } => Hint::new(format!(
+                "run the same command on \"{host}\" and look at what it prints"
+            )),
         })
     }
 
@@ -318,4 +365,10 @@ impl BarmanError {
             _ => false,
         }
     }
+}
+
+/// Where permission is missing on the Barman host.
+pub(crate) fn as_barmans_user() -> Hint {
+    Hint::new("log in to the Barman host as the user that Barman runs as: ")
+        .remedy_with(Remedy::BarmanHost, "barman@HOST")
 }

@@ -1,6 +1,7 @@
-use repmgr_types::BackupId;
+use repmgr_types::{BackupId, Hint, Remedy};
 
 use crate::backup::Backup;
+use crate::error::as_barmans_user;
 use crate::kind::BackupMode;
 
 /// How the files of a backup lie on the Barman host.
@@ -112,34 +113,31 @@ pub enum UnreadableReason {
 
 impl Unreadable {
     /// What to do about it.
-    pub fn hint(&self) -> String {
+    pub fn hint(&self) -> Hint {
         use UnreadableReason as R;
         let Self { server, id, .. } = self;
         // `recover` is understood by every version; 3.12 calls it `restore` as well.
         let barman =
             format!("barman recover --remote-ssh-command \"ssh postgres@THIS_HOST\" {server} {id} DIRECTORY");
+        let choose = |what: &str| Hint::new(format!("choose {what} with ")).remedy(Remedy::Backup);
         match &self.reason {
-            R::Snapshot { .. } => format!(
-                "choose a backup of method rsync or postgres with --backup-id, or restore the snapshots first and then \"barman recover\"; \"barman show-backup {server} {id}\" names them"
-            ),
-            R::Cloud => format!(
-                "choose a backup on the Barman host with --backup-id, or let Barman restore it: {barman}"
-            ),
+            R::Snapshot { .. } => choose("a backup of method rsync or postgres").words(format!(
+                ", or restore the snapshots first and then \"barman recover\"; \"barman show-backup {server} {id}\" names them"
+            )),
+            R::Cloud => choose("a backup on the Barman host")
+                .words(format!(", or let Barman restore it: {barman}")),
             R::Encrypted { .. } => {
-                format!("choose an unencrypted backup with --backup-id, or let Barman restore it: {barman}")
+                choose("an unencrypted backup").words(format!(", or let Barman restore it: {barman}"))
             }
-            R::Incremental { .. } => format!(
-                "choose a full backup with --backup-id (\"barman list-backup {server}\" marks it F or R), or let Barman combine it: {barman}"
-            ),
-            R::Incomplete { .. } => format!(
-                "the backup is damaged or being deleted; choose another with --backup-id (\"barman list-backup {server}\")"
-            ),
-            R::Denied { .. } => {
-                "log in to the Barman host as the user that Barman runs as: barman_host=barman@HOST"
-                    .to_owned()
-            }
+            R::Incremental { .. } => choose("a full backup").words(format!(
+                " (\"barman list-backup {server}\" marks it F or R), or let Barman combine it: {barman}"
+            )),
+            R::Incomplete { .. } => Hint::new("the backup is damaged or being deleted; ")
+                .then(choose("another"))
+                .words(format!(" (\"barman list-backup {server}\")")),
+            R::Denied { .. } => as_barmans_user(),
             R::Unknown { .. } => {
-                format!("choose another backup with --backup-id, or let Barman restore it: {barman}")
+                choose("another backup").words(format!(", or let Barman restore it: {barman}"))
             }
         }
     }
@@ -167,13 +165,10 @@ impl Contents {
         match &backup.mode {
             BackupMode::Snapshot(mode) => return Err(R::Snapshot { mode: mode.clone() }),
             BackupMode::LocalToCloud => return Err(R::Cloud),
-            BackupMode::Other(mode) => {
-                return Err(R::Unknown {
-                    key: "mode",
-                    value: mode.clone(),
-                });
-            }
-            BackupMode::RsyncExclusive | BackupMode::RsyncConcurrent | BackupMode::Postgres => {}
+            BackupMode::RsyncExclusive
+            | BackupMode::RsyncConcurrent
+            | BackupMode::Postgres
+            | BackupMode::Other(_) => {}
         }
         if let Some(method) = &backup.encryption {
             return Err(R::Encrypted {
@@ -181,7 +176,15 @@ impl Contents {
             });
         }
         let data = backup.data_directory();
-        let missing = |path| Err(R::Incomplete { path });
+        // A passive node has its own word for whatever the origin made, and later versions may have others: what counts
+        // are the files.
+        let missing = |path| match &backup.mode {
+            BackupMode::Other(mode) => Err(R::Unknown {
+                key: "mode",
+                value: mode.clone(),
+            }),
+            _ => Err(R::Incomplete { path }),
+        };
         if !self.data {
             return missing(data);
         }
@@ -233,7 +236,7 @@ mod tests {
             .unwrap()
             .form()
             .unwrap_err();
-        assert!(!unreadable.hint().is_empty());
+        assert!(unreadable.hint().remedies().next().is_some());
         unreadable.reason
     }
 
@@ -266,7 +269,10 @@ mod tests {
             }
         );
         assert_eq!(mode("local-to-cloud"), R::Cloud);
-        assert!(matches!(mode("magic"), R::Unknown { key: "mode", .. }));
+        let passive = INFO.replace("mode=postgres", "mode=passive");
+        assert_eq!(read(&passive, plain()).unwrap().form(), Ok(Form::Plain));
+        let other = reason("mode=postgres", "mode=magic", Contents::default());
+        assert!(matches!(other, R::Unknown { key: "mode", .. }));
         let method = "gpg".to_owned();
         assert_eq!(
             reason("encryption=None", "encryption=gpg", plain()),

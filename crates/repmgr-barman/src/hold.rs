@@ -6,9 +6,10 @@ use std::time::Duration;
 use repmgr_remote::{
     ConnectError, Connection, Host, Input, Process, RemoteError, ShellCommand, StartOptions, one_line, run,
 };
-use repmgr_types::BackupId;
+use repmgr_types::{BackupId, Hint, Remedy};
 
 use crate::backup::Backup;
+use crate::error::as_barmans_user;
 use crate::info::shown;
 use crate::lock_dir;
 use crate::session::ServerAddress;
@@ -31,21 +32,26 @@ for file do
 done
 "#;
 
-/// Arguments: server, id, and directories where the lock may be. It is in the first with locks of this
-/// server in it: those of WAL archiving are always there. Prints one line and, when that is "held", keeps
-/// the lock until standard input ends.
+/// Arguments: server, id, the lock directory of Barman's configuration or nothing, and directories where the lock may
+/// be as well. It is in the first with locks of this server in it; where there are none, which Barman's cron sweeps
+/// when nobody uses them, it is where the configuration says. Prints one line and, when that is "held", keeps the lock
+/// until standard input ends.
 ///
 /// Only the owner of the directory creates the file: Barman could not open one of another user.
 const LOCK: &str = r#"
-server=$1 id=$2
+server=$1 id=$2 configured=$3
 shift 2
 for dir do
+    if [ -z "$dir" ]; then continue; fi
     for known in "$dir/.$server-"*.lock; do
         if [ -e "$known" ]; then break 2; fi
         known=
     done
 done
-if [ -z "$known" ]; then echo none; exit; fi
+if [ -z "$known" ]; then
+    dir=$configured
+    if [ -z "$dir" ] || ! [ -d "$dir" ]; then echo none; exit; fi
+fi
 if ! command -v flock >/dev/null; then echo noflock; exit; fi
 file=$dir/.$server-$id.lock
 if ! [ -e "$file" ] && [ -O "$dir" ]; then (umask 077; : >>"$file"); fi
@@ -70,15 +76,17 @@ pub enum HoldError {
     /// The lock could not be taken because the connection failed, or it is lost.
     #[error(transparent)]
     Remote(#[from] RemoteError),
-    /// No directory with lock files of this server was found.
-    #[error("cannot find Barman's lock files for server \"{server}\" on \"{host}\"")]
+    /// No directory with lock files of this Barman server was found, and Barman's configuration names none.
+    #[error("cannot find the lock files of Barman server \"{server}\" on \"{host}\"")]
     NotFound {
         /// The Barman host.
         host: String,
-        /// The server.
+        /// The Barman server.
         server: String,
         /// Where they were looked for.
         looked_in: Vec<String>,
+        /// Barman's configuration file, if we named it.
+        config: Option<String>,
     },
     /// The Barman host has no program `flock`.
     #[error("no program \"flock\" on \"{host}\"")]
@@ -126,7 +134,7 @@ pub enum HoldError {
 }
 
 impl HoldError {
-    /// The lock cannot be had on this host, but nothing says that the backup is in danger: a caller may
+    /// The lock cannot be taken on this host, but nothing says that the backup is in danger: a caller may
     /// go on with a warning.
     pub fn is_unsupported(&self) -> bool {
         matches!(
@@ -145,21 +153,22 @@ impl HoldError {
     }
 
     /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         Some(match self {
             Self::Connect(e) => return e.hint(),
             Self::Remote(e) => return e.hint(),
-            Self::NotFound { .. } => {
-                "set barman_config to Barman's configuration file, so that its lock directory can be found"
-                    .to_owned()
-            }
-            Self::NoFlock { host } => format!("install util-linux on \"{host}\""),
-            Self::Denied { .. } => {
-                "log in to the Barman host as the user that Barman runs as: barman_host=barman@HOST"
-                    .to_owned()
-            }
+            Self::NotFound { config: Some(_), .. } => Hint::new("check that ")
+                .remedy(Remedy::BarmanConfig)
+                .words(
+                    " is a file that the user we log in as can read, and names a directory that exists as barman_lock_directory or barman_home",
+                ),
+            Self::NotFound { config: None, .. } => Hint::new("set ")
+                .remedy(Remedy::BarmanConfig)
+                .words(" to Barman's configuration file, so that its lock directory can be found"),
+            Self::NoFlock { host } => Hint::new(format!("install util-linux on \"{host}\"")),
+            Self::Denied { .. } => as_barmans_user(),
             Self::Busy { .. } => {
-                "wait until Barman has finished, or choose another backup with --backup-id".to_owned()
+                Hint::new("wait until Barman has finished, or choose another backup with ").remedy(Remedy::Backup)
             }
             _ => return None,
         })
@@ -198,6 +207,7 @@ impl Hold {
             host: connection.host().to_owned(),
             server: backup.server.clone(),
             id: backup.id.clone(),
+            config: address.config.clone(),
             directories,
         };
         let id = backup.id.clone();
@@ -254,12 +264,20 @@ impl Drop for Hold {
     }
 }
 
-/// Where the lock may be, best first.
+/// Where the lock may be; empty where that is not known.
+struct Directories {
+    /// As Barman's configuration has it.
+    configured: String,
+    /// Barman's home, if the backup is where it is unless configured otherwise.
+    home: String,
+}
+
+/// Asks Barman's configuration.
 fn lock_directories(
     connection: &mut dyn Connection,
     address: &ServerAddress,
     backup: &Backup,
-) -> Result<Vec<String>, HoldError> {
+) -> Result<Directories, HoldError> {
     let command = ShellCommand::script(CONFIGURATION).arg(address.config.as_deref().unwrap_or_default());
     let output = run(connection, &command, step_options(), MAX_CONFIGURATION)
         .map_err(|e| named(e, "cat barman.conf"))?;
@@ -270,9 +288,10 @@ fn lock_directories(
         .rsplitn(4, '/')
         .nth(3)
         .filter(|home| !home.is_empty());
-    let mut directories: Vec<String> = configured.into_iter().chain(home.map(str::to_owned)).collect();
-    directories.dedup();
-    Ok(directories)
+    Ok(Directories {
+        configured: configured.unwrap_or_default(),
+        home: home.unwrap_or_default().to_owned(),
+    })
 }
 
 /// The script's text is of no use to anybody who reads an error.
@@ -296,7 +315,8 @@ struct Lock {
     host: String,
     server: String,
     id: BackupId,
-    directories: Vec<String>,
+    config: Option<String>,
+    directories: Directories,
 }
 
 impl Lock {
@@ -313,7 +333,7 @@ impl Lock {
         };
         let command = ShellCommand::script(LOCK)
             .args([&self.server, self.id.as_str()])
-            .args(&self.directories);
+            .args([&self.directories.configured, &self.directories.home]);
         let started = connection.start(&command, options).map_err(|e| self.named(e));
         let (mut process, file) = match started.and_then(|process| self.taken(process)) {
             Ok(held) => held,
@@ -377,7 +397,12 @@ impl Lock {
             "none" => HoldError::NotFound {
                 host,
                 server: self.server.clone(),
-                looked_in: self.directories.clone(),
+                looked_in: [&self.directories.configured, &self.directories.home]
+                    .into_iter()
+                    .filter(|directory| !directory.is_empty())
+                    .cloned()
+                    .collect(),
+                config: self.config.clone(),
             },
             "noflock" => HoldError::NoFlock { host },
             "denied" => HoldError::Denied { host, file },

@@ -10,6 +10,9 @@ use repmgr_remote::shorten;
 
 use crate::literal::{self, Value};
 
+/// Barman writes about fifty.
+const MAX_LINES: usize = 10_000;
+
 /// What is wrong with a backup.info file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InfoError {
@@ -21,6 +24,9 @@ pub enum InfoError {
         /// Its beginning.
         text: String,
     },
+    /// More lines than Barman writes.
+    #[error("it has more than {MAX_LINES} lines")]
+    TooLong,
     /// A line that must be there is not.
     #[error("it has no \"{key}\"")]
     Missing {
@@ -60,6 +66,9 @@ impl<'t> Info<'t> {
     pub(crate) fn parse(text: &'t [u8]) -> Result<Self, InfoError> {
         let mut keys = HashMap::new();
         for (index, line) in text.split(|b| *b == b'\n').enumerate() {
+            if index >= MAX_LINES {
+                return Err(InfoError::TooLong);
+            }
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
                 continue;

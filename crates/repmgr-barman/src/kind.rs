@@ -67,7 +67,7 @@ pub enum BackupMode {
     Snapshot(String),
     /// Straight into an object store.
     LocalToCloud,
-    /// Something newer than this crate.
+    /// Another word: `passive` on a node that copies from another Barman, or something newer than this crate.
     Other(String),
 }
 
@@ -96,8 +96,21 @@ impl fmt::Display for BackupMode {
     }
 }
 
+/// What a backup consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupKind {
+    /// All files.
+    Full,
+    /// What changed since another backup (Barman 3.11 and later).
+    Incremental,
+    /// Snapshots of disks.
+    Snapshot,
+}
+
 /// That a backup is exempt from retention (`barman keep`, Barman 2.14 and later).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Keep {
     /// With all WAL since.
     Full,

@@ -22,11 +22,17 @@ pub(crate) struct LiteralError {
 
 /// Deeper than anything Barman writes; hostile text must not exhaust the stack.
 const MAX_DEPTH: usize = 16;
+/// Four for each tablespace; each takes more memory than its text.
+const MAX_VALUES: usize = 100_000;
 
 /// Reads one literal that is the whole text.
 pub(crate) fn parse(text: &str) -> Result<Value, LiteralError> {
     let chars: Vec<char> = text.chars().collect();
-    let mut parser = Parser { chars: &chars, at: 0 };
+    let mut parser = Parser {
+        chars: &chars,
+        at: 0,
+        values: 0,
+    };
     let value = parser.value(0)?;
     parser.blanks();
     if parser.at < chars.len() {
@@ -38,6 +44,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, LiteralError> {
 struct Parser<'t> {
     chars: &'t [char],
     at: usize,
+    values: usize,
 }
 
 impl Parser<'_> {
@@ -66,6 +73,10 @@ impl Parser<'_> {
 
     fn value(&mut self, depth: usize) -> Result<Value, LiteralError> {
         self.blanks();
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(self.error("fewer values"));
+        }
         match self.peek() {
             Some('[') => self.list(']', depth),
             Some('(') => self.list(')', depth),
@@ -236,6 +247,13 @@ mod tests {
         assert_eq!(one("'ü\\xa0'"), "ü\u{a0}".as_bytes());
         assert_eq!(one(r"'\udcff/x'"), b"\xff/x");
         assert_eq!(one(r"'\x00\n\r\t\\'"), b"\0\n\r\t\\");
+    }
+
+    #[test]
+    fn a_long_text_does_not_become_more_values_than_fit_in_memory() {
+        assert!(parse(&format!("[{}]", "1,".repeat(MAX_VALUES - 1))).is_ok());
+        let error = parse(&format!("[{}]", "1,".repeat(MAX_VALUES))).unwrap_err();
+        assert_eq!(error.expected, "fewer values");
     }
 
     #[test]

@@ -9,7 +9,8 @@ pub(crate) fn from_configuration(text: &str) -> Option<String> {
     ["barman_lock_directory", "barman_home"]
         .into_iter()
         .find_map(|key| {
-            let value = interpolate(keys.get(key)?, &keys, 0)?;
+            let mut left = MAX_REFERENCES;
+            let value = interpolate(keys.get(key)?, &keys, 0, &mut left)?;
             let value = unquote(&value);
             (value.starts_with('/') && !value.chars().any(char::is_control)).then(|| value.to_owned())
         })
@@ -36,9 +37,14 @@ fn barman_section(text: &str) -> HashMap<String, String> {
     keys
 }
 
-/// Expands `%(key)s` and `%%`.
-fn interpolate(value: &str, keys: &HashMap<String, String>, depth: usize) -> Option<String> {
+/// References that are followed, also to values that refer to others: these multiply.
+const MAX_REFERENCES: u32 = 1000;
+
+/// Expands `%(key)s` and `%%`; `left` is how many references may still be followed.
+fn interpolate(value: &str, keys: &HashMap<String, String>, depth: usize, left: &mut u32) -> Option<String> {
     const MAX_DEPTH: usize = 10;
+    // More than a path can have; values that name each other could grow without end.
+    const LONGEST: usize = 16 << 10;
     if depth > MAX_DEPTH {
         return None;
     }
@@ -51,8 +57,17 @@ fn interpolate(value: &str, keys: &HashMap<String, String>, depth: usize) -> Opt
             rest = after;
         } else {
             let (key, after) = after.strip_prefix('(')?.split_once(")s")?;
-            out.push_str(&interpolate(keys.get(&key.to_lowercase())?, keys, depth + 1)?);
+            *left = left.checked_sub(1)?;
+            out.push_str(&interpolate(
+                keys.get(&key.to_lowercase())?,
+                keys,
+                depth + 1,
+                left,
+            )?);
             rest = after;
+        }
+        if out.len() > LONGEST {
+            return None;
         }
     }
     Some(out + rest)
@@ -102,5 +117,12 @@ mod tests {
         ] {
             assert_eq!(from_configuration(bad), None, "{bad}");
         }
+        let mut growing = "[barman]\nbarman_home=/%(k0)s\nk9=x\n".to_owned();
+        for n in 0..9 {
+            growing += &format!("k{n}={}\n", format!("%(k{})s", n + 1).repeat(1000));
+        }
+        assert_eq!(from_configuration(&growing), None);
+        // Nothing grows, but there is no end of it either.
+        assert_eq!(from_configuration(&growing.replace("k9=x", "k9=")), None);
     }
 }

@@ -17,6 +17,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// More than any answer asked for here.
 const MAX_OUTPUT: usize = 4 << 20;
+/// More names than a message can make use of.
+const MOST_LINES: usize = 1000;
 /// Where calls only make an error clearer, they must not take long.
 const SIDE_CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// With backup_compression (Barman 3.0 and later), bandwidth_limit or primary_conninfo (3.12 and later)
@@ -24,10 +26,20 @@ const SIDE_CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// limit in seconds from the environment where the connection string sets none, or it waits for minutes.
 const PRIMARY_CONNECT_TIMEOUT: &str = "3";
 
-/// How to call Barman for one server.
+/// Arguments: none, or a command of sudo that only asks whether another is allowed. Prints the locale to use and, if
+/// the other is allowed, a second line.
+///
+/// Messages of the shell and its tools must come in one language and names sort by bytes; but with the plain "C",
+/// Python 3.6 cannot read a configuration that is not ASCII.
+const SETTINGS: &str = r#"
+if locale -a 2>/dev/null | grep -Eqix 'C\.utf-?8'; then echo C.UTF-8; else echo C; fi
+if [ $# -gt 0 ] && "$@" >/dev/null 2>&1 </dev/null; then echo allowed; fi
+"#;
+
+/// How to call Barman for one Barman server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerAddress {
-    /// The section of Barman's configuration.
+    /// The name of the Barman server: a section of Barman's configuration.
     pub server: String,
     /// How Barman is called on its host.
     pub command: BarmanCommand,
@@ -55,14 +67,21 @@ impl ServerAddress {
         all
     }
 
-    /// The command line of Barman with its global options and `words`.
+    /// The command line of Barman with its global options and `words`: nothing else, so that it passes a forced
+    /// command of an SSH key.
     pub fn call(&self, words: &[&str]) -> ShellCommand {
         let words = self.words(words);
         ShellCommand::new(&words[0]).args(&words[1..])
     }
+
+    /// As [`call`](Self::call), with a limit in the environment for connections to the primary, which some Barmans
+    /// make in every command.
+    pub fn limited_call(&self, words: &[&str]) -> ShellCommand {
+        self.call(words).env("PGCONNECT_TIMEOUT", PRIMARY_CONNECT_TIMEOUT)
+    }
 }
 
-/// A session with Barman on its host, for one server.
+/// A session with Barman on its host, for one Barman server.
 ///
 /// Only calls that change nothing there, and none that asks the primary when Barman can do without.
 /// After [`BarmanError::TimedOut`] the connection is given up; connect again.
@@ -70,6 +89,12 @@ pub struct Barman {
     pub(crate) connection: Box<dyn Connection>,
     pub(crate) address: ServerAddress,
     pub(crate) call_timeout: Duration,
+    /// As `address`, but so that the environment reaches Barman.
+    pub(crate) calling: ServerAddress,
+    /// The locale for all commands.
+    locale: &'static str,
+    /// Where the archive is, once Barman has told.
+    pub(crate) wals_directory: Option<String>,
 }
 
 impl fmt::Debug for Barman {
@@ -82,17 +107,47 @@ impl fmt::Debug for Barman {
 }
 
 impl Barman {
-    /// Logs in. Whether Barman and the server exist turns out with the first question.
+    /// Logs in. Whether Barman and the Barman server exist shows with the first question.
     ///
     /// # Errors
-    /// [`BarmanError::Connect`], or [`BarmanError::BadWord`] for the server.
+    /// [`BarmanError::Connect`], or [`BarmanError::BadWord`] for the name of the Barman server.
     pub fn connect(host: &dyn Host, address: ServerAddress) -> Result<Self, BarmanError> {
         check_word("Barman server", &address.server)?;
-        Ok(Self {
+        let mut barman = Self {
             connection: host.connect()?,
+            calling: address.clone(),
             address,
             call_timeout: CALL_TIMEOUT,
-        })
+            locale: "C",
+            wals_directory: None,
+        };
+        barman.settle()?;
+        Ok(barman)
+    }
+
+    /// Finds out with which locale commands are to run, and whether sudo, which drops the environment, lets us hand
+    /// it on. Sudo is asked first, because an attempt in vain is reported to the administrator.
+    fn settle(&mut self) -> Result<(), BarmanError> {
+        let variable = format!("PGCONNECT_TIMEOUT={PRIMARY_CONNECT_TIMEOUT}");
+        let through = self.address.command.through_sudo(&variable);
+        let question = through.iter().flat_map(|command| {
+            let (sudo, rest) = command.words().split_at(1);
+            sudo.iter()
+                .cloned()
+                .chain(["-n".to_owned(), "-l".to_owned()])
+                .chain(rest.to_vec())
+        });
+        let script = ShellCommand::script(SETTINGS).args(question.collect::<Vec<_>>());
+        let output = self.run(&script, &ShellCommand::new("locale").arg("-a"), self.call_timeout)?;
+        let answer = String::from_utf8_lossy(&output.stdout);
+        let says = |word| answer.lines().any(|line| line == word);
+        if says("C.UTF-8") {
+            self.locale = "C.UTF-8";
+        }
+        if let Some(command) = through.filter(|_| says("allowed")) {
+            self.calling.command = command;
+        }
+        Ok(())
     }
 
     /// Asks for Barman's version there, which takes as long as any other call of Barman: 0.2 s and more.
@@ -149,7 +204,7 @@ impl Barman {
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> ShellCommand {
-        self.address.call(words)
+        self.calling.call(words)
     }
 
     /// Runs a Barman command that must succeed; what it prints.
@@ -195,17 +250,27 @@ impl Barman {
         named: &ShellCommand,
         limit: Duration,
     ) -> Result<Output, BarmanError> {
+        self.run_up_to(command, named, limit, MAX_OUTPUT)
+    }
+
+    /// The same for more or less output.
+    pub(crate) fn run_up_to(
+        &mut self,
+        command: &ShellCommand,
+        named: &ShellCommand,
+        limit: Duration,
+        max_output: usize,
+    ) -> Result<Output, BarmanError> {
         let options = StartOptions {
             idle_timeout: limit,
             total_timeout: Some(limit),
             ..Default::default()
         };
-        // Messages of the shell and its tools in one language.
         let command = command
             .clone()
-            .env("LC_ALL", "C")
+            .env("LC_ALL", self.locale)
             .env("PGCONNECT_TIMEOUT", PRIMARY_CONNECT_TIMEOUT);
-        run(&mut *self.connection, &command, options, MAX_OUTPUT).map_err(|e| match e.kind {
+        run(&mut *self.connection, &command, options, max_output).map_err(|e| match e.kind {
             RemoteErrorKind::TimedOut { after, .. } => BarmanError::TimedOut {
                 host: e.host,
                 call: named.shown(),
@@ -272,6 +337,7 @@ impl Barman {
                 .lines()
                 .map(|line| one_line(line.trim()))
                 .filter(|line| !line.is_empty())
+                .take(MOST_LINES)
                 .collect(),
             Err(e) => {
                 log::debug!("{e}");
@@ -332,8 +398,12 @@ mod tests {
     fn global_options_come_first() {
         let mut address = ServerAddress::new("main");
         assert_eq!(address.call(&["check", "x"]).line(), "barman check x");
+        assert_eq!(
+            address.limited_call(&["check"]).line(),
+            "export PGCONNECT_TIMEOUT=3; barman check"
+        );
         address.config = Some("/etc/b.conf".into());
-        for (command, line) in [
+        for (command, expected) in [
             (
                 "sudo -n -u barman barman",
                 "sudo -n -u barman barman -c /etc/b.conf check",
@@ -344,8 +414,36 @@ mod tests {
             ),
         ] {
             address.command = command.parse().unwrap();
-            assert_eq!(address.call(&["check"]).line(), line);
+            assert_eq!(address.call(&["check"]).line(), expected);
         }
+    }
+
+    /// Does not ask PAM, and drops the environment, as sudo does.
+    fn sudo(dir: &std::path::Path, allows: &str) -> Barman {
+        use std::os::unix::fs::PermissionsExt;
+        let program = dir.join("sudo");
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *-l*) {allows} ;; esac\nshift\nexec env -i PATH=\"$PATH\" \"$@\"\n"
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let shown = dir.join("barman");
+        std::fs::write(&shown, "#!/bin/sh\necho \"limit=$PGCONNECT_TIMEOUT\"\n").unwrap();
+        std::fs::set_permissions(&shown, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let address = ServerAddress {
+            command: format!("{} -n {}", program.display(), shown.display())
+                .parse()
+                .unwrap(),
+            ..ServerAddress::new("main")
+        };
+        Barman::connect(&LocalHost::default(), address).unwrap()
+    }
+
+    #[test]
+    fn the_limit_for_the_primary_passes_sudo_where_sudo_allows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(sudo(dir.path(), "exit 0").side_call(&["x"]), ["limit=3"]);
+        assert_eq!(sudo(dir.path(), "exit 1").side_call(&["x"]), ["limit="]);
     }
 
     #[test]

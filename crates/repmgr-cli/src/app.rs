@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use repmgr_clone::Source;
 use repmgr_config::{ConfigError, Loaded, LogLevel};
 use repmgr_remote::{SshHost, SshOptions};
 
@@ -16,8 +17,7 @@ use crate::request::Given;
 use crate::signals::Signals;
 use crate::standby_clone::Reach;
 use crate::values::{Output, Values};
-use crate::words::Action;
-use crate::{help, standby_clone, words};
+use crate::{handover, help, standby_clone, words};
 
 /// PostgreSQL's sysconfdir: Debian's, and that of the PGDG packages for Red Hat.
 const SYSCONFDIRS: &[&str] = &["/etc/postgresql-common", "/etc/sysconfig/pgsql"];
@@ -47,22 +47,12 @@ pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
     let program = arguments.first().map(Path::new).and_then(Path::file_name);
     let program = program.map_or("repmgr".into(), |name| name.to_string_lossy().into_owned());
     let wants_json = wants_json(&arguments);
+    if let Err(failure) = handover::unless_ours(&arguments) {
+        return Session::without_options(wants_json).fail(&failure);
+    }
     let line = match CommandLine::parse(arguments) {
         Ok(line) => line,
-        Err(error) => {
-            let session = Session {
-                log: Log::new(
-                    Filter {
-                        level: LogLevel::Info,
-                        terse: false,
-                    },
-                    false,
-                    Sink::Stderr,
-                ),
-                json: wants_json.then(|| Json::new(io::stdout())),
-            };
-            return session.fail(&Failure::usage(vec![error], &[]));
-        }
+        Err(error) => return Session::without_options(wants_json).fail(&Failure::usage(vec![error], &[])),
     };
     let args = &line.args;
     if args.version {
@@ -73,6 +63,9 @@ pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
     }
     if args.help {
         return print(&help::text());
+    }
+    if let Some(what) = &args.generate {
+        return generate(what);
     }
     let (values, errors) = Values::read(&line);
     let mut session = Session {
@@ -87,6 +80,18 @@ pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
 }
 
 impl Session {
+    /// For what goes wrong before the options are known.
+    fn without_options(wants_json: bool) -> Self {
+        let filter = Filter {
+            level: LogLevel::Info,
+            terse: false,
+        };
+        Self {
+            log: Log::new(filter, false, Sink::Stderr),
+            json: wants_json.then(|| Json::new(io::stdout())),
+        }
+    }
+
     fn run(&mut self, line: &CommandLine, values: &Values, errors: Vec<String>) -> Result<(), Failure> {
         let args = &line.args;
         if rustix::process::geteuid().is_root() {
@@ -99,22 +104,16 @@ impl Session {
         if !errors.is_empty() {
             return Err(Failure::usage(errors, &[]));
         }
-        let action = match (args.dump_config, args.words.as_slice()) {
+        let clone = match (args.dump_config, args.words.as_slice()) {
             (true, []) => None,
             (true, _) => {
                 let error = "--dump-config cannot be used in combination with a repmgr command";
                 return Err(Failure::usage(vec![error.to_owned()], &args.words));
             }
-            (false, all) => Some(words::read(all).map_err(|error| Failure::usage(vec![error], all))?),
+            (false, all) => Some(words::clone_host(all).map_err(|error| Failure::usage(vec![error], all))?),
         };
-        if let Some(Action::Elsewhere(command)) = action {
-            return Err(Failure::refused(
-                format!("\"repmgr {command}\" is not part of this repmgr"),
-                "use the original repmgr for it, which takes the same configuration file",
-            ));
-        }
         let loaded = self.load(line)?;
-        let Some(Action::StandbyClone { host }) = action else {
+        let Some(host) = clone else {
             let settings = loaded.map(|loaded| loaded.settings).unwrap_or_default();
             let dump = settings.dump().map(|(name, value)| format!("{name}|{value}\n"));
             print(&dump.collect::<String>());
@@ -124,11 +123,14 @@ impl Session {
         self.log.install();
         if let Some(loaded) = &loaded {
             let text = format!("using configuration file \"{}\"", loaded.path.display());
-            self.log.line(LogLevel::Notice, &text);
+            self.notice("using_configuration_file", &text);
             self.warn(
                 "the following problems were found in the configuration file:",
                 &lines(&loaded.warnings),
             );
+            self.json
+                .iter()
+                .for_each(|json| json.configuration_warnings(&loaded.warnings));
             self.tell_application_name(loaded);
         }
         let given = Given {
@@ -140,10 +142,14 @@ impl Session {
             wal_restore: beside_us("repmgr-wal-restore"),
             unnamed_user,
         };
+        let warnings = given.warnings();
         self.warn(
             "following problems with command line parameters detected:",
-            &given.warnings(),
+            &warnings,
         );
+        for text in &warnings {
+            self.to_json("command_line", &one_line(LogLevel::Warning, text));
+        }
         let signals = Signals::catch().map_err(|error| Failure::Refused {
             text: "cannot catch signals".to_owned(),
             detail: Some(error.to_string()),
@@ -152,37 +158,42 @@ impl Session {
         if args.replication_conf_only {
             let request = given.reconfiguration()?;
             let json = self.json.as_ref();
-            return standby_clone::reconfigure(&request, args.dry_run, &self.log, json, &signals);
+            return standby_clone::reconfigure(&request, args.dry_run.is_some(), &self.log, json, &signals);
         }
         let reach = Reach {
             log: &self.log,
             cancel: signals.token(),
+            client: values.ssh_client,
         };
         let request = given.request(&reach)?;
         if let (Some(command), Some(loaded)) = (&request.replication.restore_command, &loaded)
             && loaded.settings.restore_command.is_none()
         {
-            self.log.write(&Entry {
+            self.tell("own_restore_command", &Entry {
                 level: LogLevel::Notice,
                 text: "\"restore_command\" is not set in repmgr.conf; WAL will be fetched from Barman by repmgr-wal-restore",
                 detail: Some(&format!("restore_command = '{command}'")),
                 hints: &[],
             });
         }
-        standby_clone::run(&request, args.dry_run, &self.log, self.json.as_ref(), &signals)
+        if let (None, Source::Barman(_)) = (&request.replication.restore_command, &request.source) {
+            self.tell("no_restore_command", &Entry {
+                level: LogLevel::Warning,
+                text: "the standby will have no \"restore_command\": when its upstream node no longer has WAL that it \
+                       needs, it will not get it from Barman",
+                detail: Some("\"restore_command\" is not set in repmgr.conf, and repmgr-wal-restore is not beside this program"),
+                hints: &["install repmgr-wal-restore beside this program, or set restore_command in repmgr.conf"],
+            });
+        }
+        standby_clone::run(&request, values.depth, &self.log, self.json.as_ref(), &signals)
     }
 
     /// Finds and reads the configuration file; `None` if there is none.
     fn load(&self, line: &CommandLine) -> Result<Option<Loaded>, Failure> {
         let explicit = line.args.config_file.as_deref();
-        let here = env::current_dir().map_err(|error| Failure::Refused {
-            text: "the current directory cannot be used".to_owned(),
-            detail: Some(error.to_string()),
-            hint: Some("change to another directory".to_owned()),
-        })?;
-        let found = repmgr_config::find(explicit, &here, SYSCONFDIRS).map_err(not_found)?;
+        let found = find_configuration(explicit)?;
         if line.args.verbose && explicit.is_none() {
-            self.tell_search(&here, found.as_deref());
+            self.tell_search(found.as_deref());
         }
         let Some(path) = found else { return Ok(None) };
         let loaded = repmgr_config::load(&path).map_err(Failure::Config)?;
@@ -199,15 +210,26 @@ impl Session {
             .is_some_and(|name| name != node.name)
         {
             let text = "\"application_name\" is set in repmgr.conf but will be replaced by the node name";
-            self.log.line(LogLevel::Notice, text);
+            self.notice("application_name_replaced", text);
         }
     }
 
-    fn tell_search(&self, here: &Path, found: Option<&Path>) {
-        let directories = [here, Path::new("/etc")]
-            .into_iter()
-            .chain(SYSCONFDIRS.iter().map(Path::new));
-        for candidate in directories.map(|directory| directory.join("repmgr.conf")) {
+    fn notice(&self, code: &str, text: &str) {
+        self.tell(code, &one_line(LogLevel::Notice, text));
+    }
+
+    /// Tells people and programs.
+    fn tell(&self, code: &str, entry: &Entry<'_>) {
+        self.log.write(entry);
+        self.to_json(code, entry);
+    }
+
+    fn to_json(&self, code: &str, entry: &Entry<'_>) {
+        self.json.iter().for_each(|json| json.entry(code, entry));
+    }
+
+    fn tell_search(&self, found: Option<&Path>) {
+        for candidate in searched() {
             let is_found = Some(candidate.as_path()) == found;
             let text = match is_found {
                 true => format!("configuration file found at: \"{}\"", candidate.display()),
@@ -283,24 +305,57 @@ impl Session {
     }
 }
 
+/// Finds the configuration file; `None` if there is none.
+pub(crate) fn find_configuration(explicit: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    let here = env::current_dir().map_err(|error| Failure::Refused {
+        text: "the current directory cannot be used".to_owned(),
+        detail: Some(error.to_string()),
+        hint: Some("change to another directory".into()),
+    })?;
+    repmgr_config::find(explicit, &here, SYSCONFDIRS).map_err(not_found)
+}
+
+/// Where the configuration file is looked for.
+pub(crate) fn searched() -> Vec<PathBuf> {
+    let here = env::current_dir().unwrap_or_default();
+    let directories = [here.as_path(), Path::new("/etc")]
+        .into_iter()
+        .chain(SYSCONFDIRS.iter().map(Path::new));
+    directories
+        .map(|directory| directory.join("repmgr.conf"))
+        .collect()
+}
+
+fn one_line(level: LogLevel, text: &str) -> Entry<'_> {
+    Entry {
+        level,
+        text,
+        detail: None,
+        hints: &[],
+    }
+}
+
 /// The level that counts, with the file's or the default where no option says it.
 fn filter(line: &CommandLine, values: &Values, file: LogLevel) -> Filter {
     let args = &line.args;
-    let at_least_info = args.dry_run || args.verbose;
+    let at_least_info = args.dry_run.is_some() || args.verbose;
     Filter::new(values.log_level, file, args.quiet, at_least_info, args.terse)
 }
 
 /// The message users of the original know.
 fn not_found(error: ConfigError) -> Failure {
-    let (path, detail): (PathBuf, _) = match error {
-        ConfigError::Read { path, source } => (path, source.to_string()),
+    let (path, source) = match error {
+        ConfigError::Read { path, source } => (path, source),
         error => return Failure::Config(error),
     };
-    Failure::Refused {
-        text: format!("provided configuration file \"{}\" not found", path.display()),
-        detail: Some(detail),
-        hint: None,
-    }
+    let hint = match source.kind() {
+        io::ErrorKind::IsADirectory => {
+            let file = path.join("repmgr.conf");
+            Some(format!("name the file, for example -f {}", file.display()))
+        }
+        _ => None,
+    };
+    Failure::NoConfiguration { path, source, hint }
 }
 
 fn cannot_log(destination: &Destination<'_>, error: &io::Error) -> Failure {
@@ -316,7 +371,7 @@ fn cannot_log(destination: &Destination<'_>, error: &io::Error) -> Failure {
     Failure::Refused {
         text,
         detail: Some(error.to_string()),
-        hint: Some("check \"log_file\" and \"log_facility\", or leave --log-to-file out".to_owned()),
+        hint: Some("check \"log_file\" and \"log_facility\", or leave --log-to-file out".into()),
     }
 }
 
@@ -326,6 +381,19 @@ fn print(text: &str) -> u8 {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => exit::INTERNAL,
         _ => exit::SUCCESS,
+    }
+}
+
+/// For who makes packages.
+fn generate(what: &str) -> u8 {
+    match help::generate(what).map(|made| made.map(String::from_utf8)) {
+        Ok(Some(Ok(text))) => print(&text),
+        Ok(None) => {
+            let error =
+                format!("\"--generate\": value must be one of man, bash, zsh, fish (provided: \"{what}\")");
+            Session::without_options(false).fail(&Failure::usage(vec![error], &[]))
+        }
+        Ok(Some(Err(_))) | Err(_) => exit::INTERNAL,
     }
 }
 

@@ -50,6 +50,10 @@ pub(crate) struct Args {
     #[arg(long, help_heading = GENERAL)]
     pub(crate) dump_config: bool,
 
+    /// Print what packages ship: man, bash, zsh or fish
+    #[arg(long, value_name = "WHAT", hide = true)]
+    pub(crate) generate: Option<String>,
+
     /// Directory of PostgreSQL's programs [default: pg_bindir in repmgr.conf, else $PATH]
     #[arg(short = 'b', long = "pg_bindir", value_name = "PATH", help_heading = CONFIGURATION)]
     pub(crate) pg_bindir: Option<PathBuf>,
@@ -77,9 +81,13 @@ pub(crate) struct Args {
     #[arg(short = 'D', long, value_name = "DIR", help_heading = NODE)]
     pub(crate) pgdata: Option<PathBuf>,
 
-    /// Check everything, and show what would be done, without doing it
-    #[arg(long, help_heading = LOGGING)]
-    pub(crate) dry_run: bool,
+    /// Check everything, and show what would be done, without doing it; with "full" all of the backup is read and
+    /// verified too
+    #[arg(
+        long, value_name = "full", num_args = 0..=1, require_equals = true, default_missing_value = "",
+        help_heading = LOGGING
+    )]
+    pub(crate) dry_run: Option<String>,
     /// DEBUG, INFO, NOTICE, WARNING, ERROR, ALERT, CRIT or EMERG [default: log_level in
     /// repmgr.conf, else INFO]
     #[arg(short = 'L', long, value_name = "LEVEL", help_heading = LOGGING)]
@@ -154,15 +162,35 @@ pub(crate) struct Args {
     /// Parallel SSH sessions [default: by the processors here]
     #[arg(long, value_name = "N", help_heading = OURS)]
     pub(crate) jobs: Option<String>,
+    /// The most that is transferred in a second, in kB or with k or M behind it, from 32k to 1024M
+    /// [default: max_rate in repmgr.conf, else as fast as it goes]
+    #[arg(long, value_name = "RATE", help_heading = OURS)]
+    pub(crate) max_rate: Option<String>,
+    /// What connects by SSH: auto, libssh2 or ssh [default: ssh_client in repmgr.conf, else auto]
+    #[arg(long, value_name = "CLIENT", help_heading = OURS)]
+    pub(crate) ssh_client: Option<String>,
     /// Compression on the wire: auto, zstd, lz4, gzip or none [default: auto]
     #[arg(long, value_name = "METHOD", help_heading = OURS)]
     pub(crate) compress: Option<String>,
     /// How often a lost connection is made anew before the clone gives up
     #[arg(long, value_name = "N", help_heading = OURS)]
     pub(crate) retries: Option<String>,
+    /// Start the server afterwards, and end when it streams
+    #[arg(long, help_heading = OURS)]
+    pub(crate) start: bool,
+    /// How long it may take with --start until the standby streams [default: as long as it gets on]
+    #[arg(long, value_name = "SECONDS", help_heading = OURS)]
+    pub(crate) start_timeout: Option<String>,
     /// Accept files that fail their checksums, with a warning
     #[arg(long, help_heading = OURS)]
     pub(crate) accept_damage: bool,
+    /// Do not hold data pages against their checksums, of encrypted clusters say; files are still held against the
+    /// manifest
+    #[arg(long, help_heading = OURS)]
+    pub(crate) skip_page_checks: bool,
+    /// Go on, with a warning, although WAL that the standby needs seems to be missing
+    #[arg(long, help_heading = OURS)]
+    pub(crate) accept_missing_wal: bool,
     /// What to write to the standard output: text (nothing) or json (an object per line for
     /// everything that happens)
     #[arg(long, value_name = "FORMAT", help_heading = OURS)]

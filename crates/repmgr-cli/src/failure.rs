@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use repmgr_clone::{CloneError, ErrorKind};
+use repmgr_clone::{CloneError, ErrorKind, Hint, NodeError};
 use repmgr_config::{ConfigError, Diagnostic, LogLevel};
 
 use crate::log::{Entry, Log};
-use crate::words;
+use crate::{remedies, words};
 
 /// Exit codes, those of repmgr (`errcode.h`), which users' scripts test.
 pub(crate) mod exit {
@@ -18,6 +18,10 @@ pub(crate) mod exit {
     pub(crate) const BAD_BASEBACKUP: u8 = 14;
     pub(crate) const INTERNAL: u8 = 15;
     pub(crate) const BARMAN: u8 = 19;
+    /// Ours: the standby is complete, and did not start.
+    pub(crate) const NOT_STARTED: u8 = 40;
+    /// Ours: the standby is complete and runs, and does not stream in time.
+    pub(crate) const NOT_STREAMING: u8 = 41;
     /// Plus the number of the signal, as shells count.
     pub(crate) const SIGNAL: u8 = 128;
 }
@@ -34,11 +38,23 @@ pub(crate) enum Failure {
     },
     /// The configuration file is wrong.
     Config(ConfigError),
+    /// The configuration file that the user names is not there.
+    NoConfiguration {
+        path: PathBuf,
+        source: std::io::Error,
+        hint: Option<String>,
+    },
     /// Something is asked for that cannot be done.
     Refused {
         text: String,
         detail: Option<String>,
-        hint: Option<String>,
+        hint: Option<Hint>,
+    },
+    /// A command of the original's, which is not here.
+    NoOriginal {
+        text: String,
+        detail: Option<String>,
+        hint: String,
     },
     /// The clone failed.
     Clone {
@@ -55,11 +71,13 @@ pub(crate) enum Failure {
 pub(crate) struct Told {
     pub(crate) text: String,
     pub(crate) detail: Option<String>,
-    pub(crate) hints: Vec<String>,
+    pub(crate) hints: Vec<Hint>,
+    /// Where in the configuration file.
+    pub(crate) place: Option<Diagnostic>,
 }
 
 impl Failure {
-    pub(crate) fn refused(text: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn refused(text: impl Into<String>, hint: impl Into<Hint>) -> Self {
         Self::Refused {
             text: text.into(),
             detail: None,
@@ -76,7 +94,11 @@ impl Failure {
     /// The one table of exit codes.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage { .. } | Self::Config(_) | Self::Refused { .. } => exit::BAD_CONFIG,
+            Self::Usage { .. }
+            | Self::Config(_)
+            | Self::NoConfiguration { .. }
+            | Self::Refused { .. }
+            | Self::NoOriginal { .. } => exit::BAD_CONFIG,
             // Whatever failed then failed because of it, or does not matter any more.
             Self::Clone {
                 signal: Some(signal), ..
@@ -89,8 +111,9 @@ impl Failure {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Usage { .. } => "usage",
-            Self::Config(_) => "configuration_file",
+            Self::Config(_) | Self::NoConfiguration { .. } => "configuration_file",
             Self::Refused { .. } => "refused",
+            Self::NoOriginal { .. } => "no_original",
             Self::Clone { signal: Some(_), .. } => "interrupted",
             Self::Clone { error, .. } => match error.kind() {
                 ErrorKind::Target => "target",
@@ -101,31 +124,75 @@ impl Failure {
                 ErrorKind::Copy => "copy",
                 ErrorKind::ExternalFile => "external_file",
                 ErrorKind::Configuration => "configuration",
+                ErrorKind::Start => "start",
+                ErrorKind::NotStreaming => "not_streaming",
                 _ => "internal",
             },
+        }
+    }
+
+    /// A finer word for programs.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Clone {
+                error, signal: None, ..
+            } => error.code(),
+            other => other.kind(),
+        }
+    }
+
+    /// What would have been warned of, had the configuration file been right.
+    pub(crate) fn warnings(&self) -> &[Diagnostic] {
+        match self {
+            Self::Config(ConfigError::Invalid { warnings, .. }) => warnings,
+            _ => &[],
         }
     }
 
     /// The errors in words, one or more.
     pub(crate) fn told(&self) -> Vec<Told> {
         match self {
-            Self::Usage { errors, command } => vec![Told {
-                text: USAGE.to_owned(),
-                detail: Some(errors.join("\n")),
-                hints: vec![try_help(command.as_deref())],
-            }],
+            Self::Usage { errors, command } => {
+                let told = errors.iter().map(|error| Told {
+                    text: error.clone(),
+                    detail: None,
+                    hints: vec![try_help(command.as_deref()).into()],
+                    place: None,
+                });
+                told.collect()
+            }
+            Self::Config(error) if !error.errors().is_empty() => {
+                let told = error.errors().iter().map(|error| Told {
+                    text: error.to_string(),
+                    detail: None,
+                    hints: error.hint.iter().map(|hint| hint.clone().into()).collect(),
+                    place: Some(error.clone()),
+                });
+                told.collect()
+            }
             Self::Config(error) => vec![Told {
                 text: error.to_string(),
-                detail: match error.errors() {
-                    [] => std::error::Error::source(error).map(ToString::to_string),
-                    errors => Some(lines(errors).join("\n")),
-                },
-                hints: error.hint().into_iter().collect(),
+                detail: std::error::Error::source(error).map(ToString::to_string),
+                hints: error.hint().into_iter().map(Into::into).collect(),
+                place: None,
+            }],
+            Self::NoConfiguration { path, source, hint } => vec![Told {
+                text: format!("provided configuration file \"{}\" not found", path.display()),
+                detail: Some(source.to_string()),
+                hints: hint.iter().map(|hint| hint.clone().into()).collect(),
+                place: None,
             }],
             Self::Refused { text, detail, hint } => vec![Told {
                 text: text.clone(),
                 detail: detail.clone(),
                 hints: hint.iter().cloned().collect(),
+                place: None,
+            }],
+            Self::NoOriginal { text, detail, hint } => vec![Told {
+                text: text.clone(),
+                detail: detail.clone(),
+                hints: vec![hint.clone().into()],
+                place: None,
             }],
             Self::Clone {
                 error,
@@ -137,11 +204,12 @@ impl Failure {
                     None => told_of_clone(error),
                 };
                 if let (Some(path), Some(last)) = (unfinished, told.last_mut()) {
-                    last.hints.push(format!(
+                    let hint = format!(
                         "\"{}\" holds an unfinished clone, on which PostgreSQL cannot start; run the same command \
                          again to continue it",
                         path.display()
-                    ));
+                    );
+                    last.hints.push(hint.into());
                 }
                 told
             }
@@ -170,7 +238,8 @@ impl Failure {
             }
             _ => {
                 for told in self.told() {
-                    let hints: Vec<&str> = told.hints.iter().map(String::as_str).collect();
+                    let hints: Vec<String> = told.hints.iter().map(remedies::in_words).collect();
+                    let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
                     log.write(&Entry {
                         level: LogLevel::Error,
                         text: &told.text,
@@ -191,6 +260,8 @@ fn code_of(kind: ErrorKind) -> u8 {
         ErrorKind::Query => exit::DB_QUERY,
         ErrorKind::Copy => exit::BAD_BASEBACKUP,
         ErrorKind::ExternalFile => exit::BAD_RSYNC,
+        ErrorKind::Start => exit::NOT_STARTED,
+        ErrorKind::NotStreaming => exit::NOT_STREAMING,
         _ => exit::INTERNAL,
     }
 }
@@ -221,27 +292,27 @@ fn interrupted(error: &CloneError) -> Told {
         text: "interrupted".to_owned(),
         detail: (error.kind() != ErrorKind::Interrupted).then(|| error.to_string()),
         hints: Vec::new(),
+        place: None,
     }
 }
 
 fn told_of_clone(error: &CloneError) -> Vec<Told> {
-    if let CloneError::Problems(problems) = error
+    if let CloneError::Node(NodeError::Problems(problems)) = error
         && !problems.is_empty()
     {
-        let told = |text: &String, detail: &Option<String>, hint: &Option<String>| Told {
-            text: text.clone(),
-            detail: detail.clone(),
-            hints: hint.iter().cloned().collect(),
-        };
-        return problems
-            .iter()
-            .map(|problem| told(&problem.message, &problem.detail, &problem.hint))
-            .collect();
+        let told = problems.iter().map(|problem| Told {
+            text: problem.message.clone(),
+            detail: problem.detail.clone(),
+            hints: problem.hint.iter().cloned().collect(),
+            place: None,
+        });
+        return told.collect();
     }
     vec![Told {
         text: error.to_string(),
         detail: error.detail(),
         hints: error.hint().into_iter().collect(),
+        place: None,
     }]
 }
 
@@ -249,6 +320,7 @@ fn told_of_clone(error: &CloneError) -> Vec<Told> {
 mod tests {
     use super::*;
     use crate::log::in_memory;
+    use repmgr_clone::PlaceError;
     use repmgr_types::Cancelled;
 
     fn clone(error: impl Into<CloneError>, unfinished: Option<&str>, signal: Option<i32>) -> Failure {
@@ -260,10 +332,11 @@ mod tests {
     }
 
     fn not_empty() -> CloneError {
-        CloneError::NotEmpty {
+        PlaceError::NotEmpty {
             path: "/data".into(),
             what: String::new(),
         }
+        .into()
     }
 
     fn reported(failure: &Failure) -> String {

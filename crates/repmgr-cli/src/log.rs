@@ -4,7 +4,7 @@
 //! repmgr writes `[time] [LEVEL] text`. A progress bar on standard error is taken away while a
 //! line is written, so that they cannot garble each other.
 //!
-//! Control characters are escaped, for messages quote what other hosts say.
+//! Control and format characters are escaped, for messages quote what other hosts say.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::ProgressBar;
 use repmgr_config::LogLevel;
+use repmgr_types::text::escape;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::syslog::{Facility, Syslog};
@@ -295,21 +296,10 @@ impl Out {
     }
 }
 
-/// `text` without control characters, but for the line feeds and tabs of our own messages: whatever
-/// text from afar got into them must not drive the terminal, now or when the file is read.
+/// `text` without characters that drive a terminal, but for the line feeds and tabs of our own messages:
+/// whatever text from afar got into them must not do so, now or when the file is read.
 fn printable(text: &str) -> Cow<'_, str> {
-    let is_bad = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if !text.contains(is_bad) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match is_bad(c) {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
-    }
-    Cow::Owned(out)
+    escape(text, |c| c == '\n' || c == '\t')
 }
 
 /// Records of the `log` crate on their way to our log.

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use repmgr_barman::{BadCommand, BarmanCommand};
 use repmgr_clone::{
-    BarmanSource, CloneRequest, Compression, ExternalFiles, NodeIdentity, Notification, ReconfigureRequest,
-    ReplicationOptions, ServerAddress, ServerSource, Source, TransferOptions, UpstreamChoice,
+    BarmanSource, CloneRequest, ExternalFiles, NodeIdentity, Notification, ReconfigureRequest,
+    ReplicationOptions, ServerAddress, ServerSource, Source, Start, UpstreamChoice,
 };
-use repmgr_config::{BarmanSettings, Loaded, Node, Settings};
+use repmgr_config::{BarmanSettings, Loaded, Node, Settings, SshClient};
 use repmgr_remote::{Host, quote};
 use repmgr_types::Conninfo;
 
+use crate::app::searched;
 use crate::args::{Args, CommandLine};
 use crate::failure::Failure;
 use crate::standby_clone::THIS_HOST;
@@ -79,22 +81,26 @@ impl Given<'_> {
                 args.no_upstream_connection,
                 "--no-upstream-connection only effective in Barman mode",
             );
-            warn(
-                self.settings()
-                    .is_some_and(|settings| settings.pg_backupapi_host.is_some()),
-                "\"pg_backupapi_host\" set in repmgr.conf has no effect in this repmgr: set \"barman_host\" and \
-                 \"barman_server\" to clone from Barman",
-            );
             for (option, given) in [
                 ("--backup-id", args.backup_id.is_some()),
                 ("--jobs", args.jobs.is_some()),
                 ("--compress", args.compress.is_some()),
                 ("--retries", args.retries.is_some()),
                 ("--accept-damage", args.accept_damage),
+                ("--skip-page-checks", args.skip_page_checks),
+                ("--accept-missing-wal", args.accept_missing_wal),
             ] {
                 warn(given, &format!("{option} only effective in Barman mode"));
             }
         }
+        warn(
+            args.start_timeout.is_some() && !args.start,
+            "--start-timeout only effective with --start",
+        );
+        warn(
+            args.start && args.replication_conf_only,
+            "--start has no effect with --replication-conf-only",
+        );
         warn(
             args.replication_user.is_some() && args.upstream_conninfo.is_some(),
             "--replication-user ineffective when specifying --upstream-conninfo",
@@ -121,49 +127,62 @@ impl Given<'_> {
         let defaults = Settings::default();
         let settings = self.settings().unwrap_or(&defaults);
         let (node, data_directory) = self.node()?;
+        let node = Some(node);
+        if !self.is_from_barman() && !args.without_barman {
+            refuse_backupapi(settings)?;
+        }
         let source = match settings.barman().filter(|_| self.is_from_barman()) {
             Some(barman) => Source::Barman(self.barman_source(&barman, settings, hosts)?),
             None => Source::Server(self.server_source(settings)),
         };
-        Ok(CloneRequest {
-            node,
-            data_directory,
-            source,
-            upstream: self.upstream(),
-            replication: self.replication(settings)?,
-            tablespace_mapping: mapping(settings),
-            wal_directory: settings.pg_basebackup_options.waldir().map(Path::to_owned),
-            force: args.force,
-            delta: values.delta,
-            start_command: settings.service_start_command.clone(),
-            bin_dir: args.pg_bindir.clone().or_else(|| settings.pg_bindir.clone()),
-            external_files: self.external_files(settings, &connection, hosts)?,
-            notification: settings
-                .event_notification_command
-                .clone()
-                .map(|command| Notification {
-                    command,
-                    events: settings.event_notifications.clone(),
-                }),
-            connection,
-        })
+        let mut request = CloneRequest::new(data_directory, source, connection);
+        request.replication = self.replication(settings, node.as_ref())?;
+        request.node = node;
+        request.upstream = self.upstream();
+        request.tablespace_mapping = mapping(settings);
+        request.wal_directory = settings.pg_basebackup_options.waldir().map(Path::to_owned);
+        request.force = args.force;
+        request.delta = values.delta;
+        request.accept_missing_wal = args.accept_missing_wal;
+        request.start = args.start.then(|| {
+            let mut start = Start::default();
+            start.limit = values
+                .start_timeout
+                .map(|seconds| Duration::from_secs(seconds.into()));
+            start
+        });
+        request.start_command = settings.service_start_command.clone();
+        request.bin_dir = args.pg_bindir.clone().or_else(|| settings.pg_bindir.clone());
+        request.external_files = self.external_files(settings, &request.connection, hosts)?;
+        let command = settings.event_notification_command.clone();
+        request.notification = command.map(|command| Notification {
+            command,
+            events: settings.event_notifications.clone(),
+        });
+        Ok(request)
     }
 
-    fn replication(&self, settings: &Settings) -> Result<ReplicationOptions, Failure> {
+    fn replication(
+        &self,
+        settings: &Settings,
+        node: Option<&NodeIdentity>,
+    ) -> Result<ReplicationOptions, Failure> {
         let delay = self.values.recovery_min_apply_delay.as_ref();
         let delay = delay.or(settings.recovery_min_apply_delay.as_ref());
         let password = self.password.clone();
-        Ok(ReplicationOptions {
-            use_slot: settings.use_replication_slots,
-            restore_command: match &settings.restore_command {
-                Some(command) => Some(command.clone()),
-                None => self.own_restore_command(settings)?,
-            },
-            archive_cleanup_command: settings.archive_cleanup_command.clone(),
-            recovery_min_apply_delay: delay.map(|delay| delay.as_str().to_owned()),
-            password: password.filter(|_| settings.use_primary_conninfo_password),
-            passfile: settings.passfile.clone(),
-        })
+        let mut options = ReplicationOptions::default();
+        options.slot_name = node
+            .filter(|_| settings.use_replication_slots)
+            .map(NodeIdentity::slot_name);
+        options.restore_command = match &settings.restore_command {
+            Some(command) => Some(command.clone()),
+            None => self.own_restore_command(settings)?,
+        };
+        options.archive_cleanup_command = settings.archive_cleanup_command.clone();
+        options.recovery_min_apply_delay = delay.map(|delay| delay.as_str().to_owned());
+        options.password = password.filter(|_| settings.use_primary_conninfo_password);
+        options.passfile = settings.passfile.clone();
+        Ok(options)
     }
 
     /// What fetches WAL from the same Barman where repmgr.conf says nothing: the program beside this one.
@@ -191,6 +210,10 @@ impl Given<'_> {
             if settings.ssh_options != Settings::default().ssh_options {
                 words.push(&ssh);
             }
+            let client = self.values.ssh_client.unwrap_or(settings.ssh_client);
+            if client != SshClient::Auto {
+                words.extend(["--ssh-client", client.as_str()]);
+            }
             user = (self.unnamed_user)(barman.host);
             words.extend(user.iter().flat_map(|user| ["--user", user]));
         }
@@ -206,7 +229,7 @@ impl Given<'_> {
             let file = file.unwrap_or_default();
             Failure::refused(
                 format!("file \"{file}\": parameter \"barman_command\": {error}"),
-                error.hint(),
+                error.hint().to_string(),
             )
         })
     }
@@ -217,14 +240,12 @@ impl Given<'_> {
         let defaults = Settings::default();
         let settings = self.settings().unwrap_or(&defaults);
         let (node, data_directory) = self.node()?;
-        Ok(ReconfigureRequest {
-            node,
-            data_directory,
-            connection,
-            upstream: self.upstream(),
-            replication: self.replication(settings)?,
-            force: self.args().force,
-        })
+        let replication = self.replication(settings, Some(&node))?;
+        let mut request = ReconfigureRequest::new(node, data_directory, connection);
+        request.upstream = self.upstream();
+        request.replication = replication;
+        request.force = self.args().force;
+        Ok(request)
     }
 
     fn connection(&self) -> Result<Conninfo, Failure> {
@@ -244,13 +265,13 @@ impl Given<'_> {
     }
 
     fn upstream(&self) -> UpstreamChoice {
-        UpstreamChoice {
-            node_id: self.values.upstream_node_id,
-            conninfo: self.values.upstream_conninfo.clone(),
-            replication_user: self.args().replication_user.clone(),
-            superuser: self.args().superuser.clone(),
-            no_connection: self.args().no_upstream_connection && self.is_from_barman(),
-        }
+        let mut upstream = UpstreamChoice::default();
+        upstream.node_id = self.values.upstream_node_id;
+        upstream.conninfo = self.values.upstream_conninfo.clone();
+        upstream.replication_user = self.args().replication_user.clone();
+        upstream.superuser = self.args().superuser.clone();
+        upstream.no_connection = self.args().no_upstream_connection && self.is_from_barman();
+        upstream
     }
 
     /// The node to be, and its data directory.
@@ -261,17 +282,8 @@ impl Given<'_> {
                 Ok((identity(&node)?, node.data_directory.to_owned()))
             }
             // As in repmgr: a standby without a configuration file has no number, and this name.
-            (None, Some(directory)) => Ok((
-                NodeIdentity {
-                    id: -1,
-                    name: "repmgr".to_owned(),
-                },
-                directory.clone(),
-            )),
-            (None, None) => Err(Failure::refused(
-                "no data directory provided",
-                "use -D/--pgdata to explicitly specify a data directory",
-            )),
+            (None, Some(directory)) => Ok((NodeIdentity::new(-1, "repmgr"), directory.clone())),
+            (None, None) => Err(no_data_directory()),
         }
     }
 
@@ -282,37 +294,31 @@ impl Given<'_> {
         hosts: &dyn Hosts,
     ) -> Result<BarmanSource, Failure> {
         let (args, values) = (self.args(), self.values);
-        Ok(BarmanSource {
-            host: hosts.barman(settings, barman.host)?,
-            address: ServerAddress {
-                server: barman.server.to_owned(),
-                command: self.barman_command(barman)?,
-                config: barman.config.map(str::to_owned),
-            },
-            backup: args.backup_id.clone().unwrap_or_else(|| "latest".to_owned()),
-            transfer: TransferOptions {
-                jobs: values.jobs,
-                compression: match values.compression {
-                    // Without a network there is nothing to gain.
-                    Compression::Auto if barman.host == THIS_HOST => Compression::None,
-                    chosen => chosen,
-                },
-                retries: values.retries,
-                accept_damage: args.accept_damage,
-                require_manifest: args.verify_backup,
-            },
-        })
+        let mut address = ServerAddress::new(barman.server);
+        address.command = self.barman_command(barman)?;
+        address.config = barman.config.map(str::to_owned);
+        let mut source = BarmanSource::new(hosts.barman(settings, barman.host)?, address);
+        source.backup = args.backup_id.clone();
+        source.transfer.jobs = values.jobs;
+        source.transfer.max_rate = values.max_rate.or(settings.max_rate);
+        source.transfer.compression = values.compression;
+        source.transfer.retries = values.retries;
+        source.transfer.accept_damage = args.accept_damage;
+        source.transfer.skip_page_checks = args.skip_page_checks || settings.skip_page_checks;
+        source.transfer.require_manifest = args.verify_backup;
+        Ok(source)
     }
 
     fn server_source(&self, settings: &Settings) -> ServerSource {
         let options = &settings.pg_basebackup_options;
-        ServerSource {
-            fast_checkpoint: self.args().fast_checkpoint,
-            options: options.words().map(str::to_owned).collect(),
-            wal_method: options.wal_method().map(str::to_owned),
-            chooses_slot: options.slot().is_some() || options.no_slot(),
-            verify: self.args().verify_backup,
-        }
+        let mut source = ServerSource::default();
+        source.fast_checkpoint = self.args().fast_checkpoint;
+        source.options = options.words().map(str::to_owned).collect();
+        source.wal_method = options.wal_method().map(str::to_owned);
+        source.chooses_slot = options.slot().is_some() || options.no_slot();
+        source.max_rate = self.values.max_rate.or(settings.max_rate);
+        source.verify = self.args().verify_backup;
+        source
     }
 
     fn external_files(
@@ -333,10 +339,8 @@ impl Given<'_> {
                     "give it with -h/--host",
                 )
             })?;
-        Ok(Some(ExternalFiles {
-            host: hosts.source(settings, host, self.args().remote_user.as_deref())?,
-            placement,
-        }))
+        let host = hosts.source(settings, host, self.args().remote_user.as_deref())?;
+        Ok(Some(ExternalFiles::new(host, placement)))
     }
 }
 
@@ -346,6 +350,29 @@ pub(crate) trait Hosts {
     fn barman(&self, settings: &Settings, name: &str) -> Result<Arc<dyn Host>, Failure>;
     /// The source node's, logging in as `user`.
     fn source(&self, settings: &Settings, name: &str, user: Option<&str>) -> Result<Arc<dyn Host>, Failure>;
+}
+
+/// A backup through the service `pg_backup_api` is what the user wants then (repmgr 5.4 and later), and a copy of the
+/// running primary would be another.
+fn refuse_backupapi(settings: &Settings) -> Result<(), Failure> {
+    if settings.pg_backupapi_host.is_none() {
+        return Ok(());
+    }
+    let server = match &settings.pg_backupapi_node_name {
+        Some(name) => format!("\"barman_server\" to \"{name}\""),
+        None => "\"barman_server\"".to_owned(),
+    };
+    let backup = match &settings.pg_backupapi_backup_id {
+        Some(id) => format!(", and add --backup-id={id}"),
+        None => String::new(),
+    };
+    Err(Failure::refused(
+        "backups cannot be had through pg_backup_api (\"pg_backupapi_host\"): this repmgr reads them on the Barman host",
+        format!(
+            "set \"barman_host\" to the Barman host, as ssh takes it, and {server}{backup}; --without-barman clones from \
+             the primary"
+        ),
+    ))
 }
 
 /// How to reach the source node: `-d` counts before `-h`, `-p` and `-U`; parameters that are
@@ -400,14 +427,29 @@ fn source_errors(args: &Args, connection: &Conninfo) -> Vec<String> {
     errors
 }
 
+/// A configuration file in another place than those looked in is the usual reason.
+fn no_data_directory() -> Failure {
+    let looked: Vec<String> = searched()
+        .iter()
+        .map(|path| format!("\"{}\"", path.display()))
+        .collect();
+    Failure::Refused {
+        text: "no data directory provided".to_owned(),
+        detail: Some(format!(
+            "there is no configuration file {}; another can be named with -f/--config-file",
+            looked.join(", ")
+        )),
+        hint: Some("use -D/--pgdata to explicitly specify a data directory".into()),
+    }
+}
+
 fn identity(node: &Node<'_>) -> Result<NodeIdentity, Failure> {
     let id = i32::try_from(node.id);
     let id =
         id.map_err(|_| Failure::refused("\"node_id\" is too large", "choose a number up to 2147483647"))?;
-    Ok(NodeIdentity {
-        id,
-        name: node.name.to_owned(),
-    })
+    let mut identity = NodeIdentity::new(id, node.name);
+    identity.conninfo = Some(node.conninfo.clone());
+    Ok(identity)
 }
 
 fn mapping(settings: &Settings) -> Vec<(PathBuf, PathBuf)> {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use repmgr_clone::{
     CloneError, CloneRequest, CloneState, Context, Environment, Observer, ReconfigureRequest, plan, prepare,
-    write_replication_configuration,
+    verify, write_replication_configuration,
 };
-use repmgr_config::{LogLevel, Settings};
+use repmgr_config::{LogLevel, Settings, SshClient};
 use repmgr_remote::{Host, LocalHost, Prompt, SshHost, SshOptions};
 use repmgr_types::CancelToken;
 
@@ -19,22 +19,25 @@ use crate::observer::{All, Bar, Json, Lines, ProgressLines};
 use crate::prompt::TerminalPrompt;
 use crate::request::Hosts;
 use crate::signals::Signals;
+use crate::values::Depth;
 
 /// The value of `barman_host` that means this host, without SSH. No name of a host ends so, and
 /// `localhost` has to stay a host behind SSH, where Barman's own user logs in.
 pub(crate) const THIS_HOST: &str = "local:";
 
-/// Clones, or with `dry_run` finds out whether that could be done.
+/// Clones, or finds out whether that could be done.
 pub(crate) fn run(
     request: &CloneRequest,
-    dry_run: bool,
+    depth: Depth,
     log: &Log,
     json: Option<&Json>,
     signals: &Signals,
 ) -> Result<(), Failure> {
     observed(log, json, signals, |context| {
-        if dry_run {
-            return plan(request, context).map(drop).map_err(|error| (error, None));
+        match depth {
+            Depth::Plan => return plan(request, context).map(drop).map_err(|error| (error, None)),
+            Depth::Verify => return verify(request, context).map(drop).map_err(|error| (error, None)),
+            Depth::Clone => {}
         }
         let prepared = prepare(request, context).map_err(|error| (error, None))?;
         let done = prepared.execute(context);
@@ -94,6 +97,8 @@ fn observed<'r>(
 pub(crate) struct Reach<'a> {
     pub(crate) log: &'a Log,
     pub(crate) cancel: CancelToken,
+    /// Instead of the one in the settings.
+    pub(crate) client: Option<SshClient>,
 }
 
 impl Reach<'_> {
@@ -103,6 +108,11 @@ impl Reach<'_> {
             prompt: prompt.map(|prompt| Arc::new(prompt) as Arc<dyn Prompt>),
             cancel: self.cancel.clone(),
             user: user.map(str::to_owned),
+            client: match self.client.unwrap_or(settings.ssh_client) {
+                SshClient::Auto => repmgr_remote::SshClient::Auto,
+                SshClient::Libssh2 => repmgr_remote::SshClient::Libssh2,
+                SshClient::Ssh => repmgr_remote::SshClient::OpenSsh,
+            },
             ..ssh_options(settings)
         };
         let host = SshHost::new(name, options).map_err(|error| Failure::Refused {
@@ -163,6 +173,7 @@ mod tests {
             let reach = Reach {
                 log: &in_memory(LogLevel::Info),
                 cancel: CancelToken::new(),
+                client: None,
             };
             let host = reach.barman(&Settings::default(), name);
             host.map(|host| host.name().to_owned())

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use repmgr_clone::{Compression, Delta, Placement};
-use repmgr_config::{ApplyDelay, LogLevel};
-use repmgr_types::Conninfo;
+use repmgr_config::{ApplyDelay, LogLevel, SshClient};
+use repmgr_types::{Conninfo, Rate};
 
 use crate::args::CommandLine;
 
@@ -22,10 +22,27 @@ pub(crate) struct Values {
     pub(crate) recovery_min_apply_delay: Option<ApplyDelay>,
     pub(crate) jobs: Option<NonZeroUsize>,
     pub(crate) retries: Option<u32>,
+    /// Seconds.
+    pub(crate) start_timeout: Option<u32>,
     pub(crate) compression: Compression,
+    pub(crate) max_rate: Option<Rate>,
+    pub(crate) ssh_client: Option<SshClient>,
     pub(crate) external_files: Option<Placement>,
     pub(crate) delta: Option<Delta>,
     pub(crate) output: Output,
+    pub(crate) depth: Depth,
+}
+
+/// How far to go.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// To a standby.
+    #[default]
+    Clone,
+    /// To a plan.
+    Plan,
+    /// To the last byte of the backup, writing nothing.
+    Verify,
 }
 
 /// What `-d` can be.
@@ -72,15 +89,32 @@ impl Values {
             }),
             jobs: take(&args.jobs, &mut errors, jobs).and_then(NonZeroUsize::new),
             retries: take(&args.retries, &mut errors, |text| number("--retries", text, 0)),
+            start_timeout: take(&args.start_timeout, &mut errors, |text| {
+                number("--start-timeout", text, 1)
+            }),
             compression: take(&args.compress, &mut errors, |text| {
                 compression(text).ok_or_else(|| one_of("--compress", text, "auto, zstd, lz4, gzip, none"))
             })
             .unwrap_or_default(),
+            max_rate: take(&args.max_rate, &mut errors, |text| {
+                text.parse::<Rate>()
+                    .map_err(|error| format!("\"--max-rate\": {error}"))
+            }),
+            ssh_client: take(&args.ssh_client, &mut errors, |text| {
+                text.parse()
+                    .map_err(|_| one_of("--ssh-client", text, "auto, libssh2, ssh"))
+            }),
             delta: take(&args.delta, &mut errors, |text| match text {
                 "quick" => Ok(Delta::Quick),
                 "checksum" | "checksums" => Ok(Delta::Checksum),
                 _ => Err(one_of("--delta", text, "quick, checksum")),
             }),
+            depth: take(&args.dry_run, &mut errors, |text| match text {
+                "" => Ok(Depth::Plan),
+                "full" => Ok(Depth::Verify),
+                _ => Err(one_of("--dry-run", text, "full")),
+            })
+            .unwrap_or_default(),
             output: take(&args.output, &mut errors, |text| match text {
                 "text" => Ok(Output::Text),
                 "json" => Ok(Output::Json),
@@ -202,9 +236,11 @@ mod tests {
             "4",
             "--retries",
             "0",
+            "--start-timeout=90",
             "--output",
             "json",
             "--compress=zstd",
+            "--ssh-client=ssh",
         ]);
         assert_eq!(errors, Vec::<String>::new());
         assert_eq!(values.port, Some(5433));
@@ -214,10 +250,12 @@ mod tests {
         assert_eq!(values.upstream_conninfo.unwrap().get("host"), Some("a"));
         assert_eq!(values.recovery_min_apply_delay.unwrap().as_str(), "5min");
         assert_eq!((values.jobs, values.retries), (NonZeroUsize::new(4), Some(0)));
+        assert_eq!(values.start_timeout, Some(90));
         assert_eq!(
             (values.output, values.compression),
             (Output::Json, Compression::Zstd)
         );
+        assert_eq!(values.ssh_client, Some(SshClient::Ssh));
     }
 
     #[test]
@@ -246,6 +284,7 @@ mod tests {
             "--recovery-min-apply-delay=5 years",
             "--jobs=0",
             "--retries=-1",
+            "--start-timeout=0",
             "--compress=bzip2",
             "--output=xml",
             "--copy-external-config-files=x",
@@ -267,6 +306,7 @@ mod tests {
              (provided: \"5 years\")",
             "\"--jobs\": must be 1 or greater (provided: \"0\")",
             "\"--retries\": invalid value (provided: \"-1\")",
+            "\"--start-timeout\": must be 1 or greater (provided: \"0\")",
             "\"--compress\": value must be one of auto, zstd, lz4, gzip, none (provided: \"bzip2\")",
             "\"--output\": value must be one of text, json (provided: \"xml\")",
             "value provided for \"--copy-external-config-files\" must be \"samepath\" or \"pgdata\"",

@@ -1,33 +1,80 @@
-//! The clone itself: from an accepted plan to a standby that can be started.
+//! The clone itself: from a request to a standby that can be started.
 
 use std::path::PathBuf;
 
-use repmgr_datadir::{Building, FinishError, Tree, create_skeleton};
+use repmgr_datadir::{Building, Claim, FinishError, Tree};
+use serde::Serialize;
 
-use crate::barman::{BackupSource, Content, ServerParameters};
-use crate::combine::Combine;
-use crate::configure::{configure, link_tablespace};
-use crate::copy::{Trees, create_directories};
-use crate::fetch::Fetch;
-use crate::gather::{Base, Gathered, can_resume, gather};
-use crate::hold::Holds;
-use crate::place::Places;
-use crate::record::record;
-use crate::request::BarmanSource;
-use crate::reuse::{Rule, remove_others};
-use crate::slot::{InUse, Slot};
-use crate::{CloneError, CloneRequest, Context, CopySummary, Event, Existing, Plan, Progress};
+use crate::copy;
+use crate::error::said;
+use crate::event::WithoutChecks;
+use crate::look::{Base, Outline, Outlook};
+use crate::nodes::slot::{Book, InUse, Slot};
+use crate::place::identity::can_resume;
+use crate::place::{self, Ground, lasting};
+use crate::source::hold::Holds;
+use crate::standby::configure::{CONF, configure};
+use crate::standby::{limits, own_conf};
+use crate::start;
+use crate::start::service::Service;
+use crate::told::record::record;
+use crate::{
+    CloneError, CloneRequest, Context, CopySummary, Hint, NodeError, Outcome, PlaceEvent, Plan, Present,
+    Remark, RemarkCode, Remedy, StandbyEvent, Start,
+};
 
 /// Finds every reason to refuse, and touches nothing anywhere.
 ///
 /// # Errors
 /// The first reason.
 pub fn plan(request: &CloneRequest, context: &Context<'_>) -> Result<Plan, CloneError> {
-    let gathered = gather(request, context, false)?;
-    context.observer.event(Event::PrerequisitesMet {
-        plan: gathered.plan.to_string(),
+    let outline = Outline::look(request, None, context)?;
+    let (outlook, ()) = outline.look_on(request, |_| Ok(()), context)?;
+    Slot::check(request.standby(), &outlook.nodes, InUse::Refuse, context)?;
+    context.tell(StandbyEvent::PrerequisitesMet {
+        plan: Box::new(outlook.plan.clone()),
     });
-    Ok(gathered.plan)
+    Ok(outlook.plan)
+}
+
+/// As [`plan`], and reads every byte of the backup as a clone would, judging it and writing nothing: what ends well
+/// is proof that a standby can be made of it now. Meant for watching over backups as well, so a directory that cannot
+/// be cloned into, as that of a running standby, is a warning.
+///
+/// Of a chain every backup is judged by itself; they are not combined.
+///
+/// # Errors
+/// The first reason to refuse, or what is wrong with the backup. [`Source::Server`] has nothing to read.
+pub fn verify(request: &CloneRequest, context: &Context<'_>) -> Result<Summary, CloneError> {
+    let outline = Outline::look_for_proof(request, copy::files::sessions, context)?;
+    let hold = |backups: &_| Holds::take(&request.source, backups, context);
+    let (mut outlook, holds) = outline.look_on(request, hold, context)?;
+    let Base::Barman(base) = &mut outlook.base else {
+        return Err(nothing_to_verify());
+    };
+    base.backup.recheck()?;
+    let summary = copy::verify::verify(base, holds, context)?;
+    base.backup.recheck_after_copy(&*base.source.host)?;
+    context.tell(StandbyEvent::BackupVerified {
+        plan: Box::new(outlook.plan.clone()),
+    });
+    Ok(Summary {
+        data_directory: outlook.target.path().to_owned(),
+        plan: outlook.plan,
+        copy: Some(summary),
+    })
+}
+
+fn nothing_to_verify() -> CloneError {
+    let hint = Hint::new("clone from a backup in Barman's catalogue: set ").remedy(Remedy::BarmanHost);
+    NodeError::Refused {
+        code: "nothing_to_verify",
+        message: "there is no backup that could be read: the base backup comes from the source node"
+            .to_owned(),
+        detail: None,
+        hint: Some(hint),
+    }
+    .into()
 }
 
 /// As [`plan`], and takes the target directory for the clone. Nothing in it is changed yet; dropping
@@ -35,24 +82,44 @@ pub fn plan(request: &CloneRequest, context: &Context<'_>) -> Result<Plan, Clone
 ///
 /// # Errors
 /// The first reason to refuse.
-pub fn prepare<'r>(
-    request: &'r CloneRequest,
-    context: &Context<'_>,
-) -> Result<PreparedClone<'r>, CloneError> {
-    let gathered = gather(request, context, true)?;
-    Ok(PreparedClone { request, gathered })
+pub fn prepare(request: &CloneRequest, context: &Context<'_>) -> Result<PreparedClone, CloneError> {
+    take(request, context).inspect_err(|_| Book::remind(&request.data_directory, context))
 }
 
-/// A clone that can begin.
-pub struct PreparedClone<'r> {
-    request: &'r CloneRequest,
-    gathered: Gathered<'r>,
+fn take(request: &CloneRequest, context: &Context<'_>) -> Result<PreparedClone, CloneError> {
+    let observer = WithoutChecks(context.observer);
+    let context = &context.with_observer(&observer);
+    let outline = Outline::look(request, Some(copy::files::sessions), context)?;
+    let claim = place::take(&outline.target, request, outline.permissions, context)?;
+    let hold = |backups: &_| Holds::take(&request.source, backups, context);
+    let (mut outlook, holds) = outline.look_on(request, hold, context)?;
+    if let Base::Barman(base) = &mut outlook.base {
+        // Between our look and the hold Barman may have begun to delete it.
+        base.backup.recheck()?;
+    }
+    Ok(PreparedClone {
+        request: request.clone(),
+        claim,
+        holds,
+        outlook,
+    })
+}
+
+/// A clone that can begin: the directory is taken, the backup is held. It may be kept while somebody decides,
+/// and executed in another thread.
+pub struct PreparedClone {
+    request: CloneRequest,
+    claim: Claim,
+    holds: Holds,
+    outlook: Outlook,
 }
 
 /// A standby that can be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// Its data directory.
+    #[serde(serialize_with = "crate::plan::as_text")]
     pub data_directory: PathBuf,
     /// What was done.
     pub plan: Plan,
@@ -60,10 +127,10 @@ pub struct Summary {
     pub copy: Option<CopySummary>,
 }
 
-impl PreparedClone<'_> {
+impl PreparedClone {
     /// What will be done.
     pub fn plan(&self) -> &Plan {
-        &self.gathered.plan
+        &self.outlook.plan
     }
 
     /// Makes the standby.
@@ -76,239 +143,162 @@ impl PreparedClone<'_> {
     pub fn execute(self, context: &Context<'_>) -> Result<Summary, CloneError> {
         let Self {
             request,
-            mut gathered,
+            claim,
+            holds,
+            mut outlook,
         } = self;
-        let slot = Slot::create(request.standby(), &gathered.nodes, InUse::Refuse, context)
-            .inspect_err(|error| record(request, &gathered, Some(error), context))?;
-        match run(request, &mut gathered, &slot, context) {
+        let book = Book::open(&claim, &outlook.target);
+        let mut slot = Slot::create(
+            request.standby(),
+            &outlook.nodes,
+            InUse::Refuse,
+            Some(book),
+            context,
+        )
+        .inspect_err(|error| record(&request, &outlook, Some(error), context))?;
+        match run(&request, &mut outlook, claim, holds, &mut slot, context) {
             Ok(copy) => {
-                record(request, &gathered, None, context);
-                Ok(conclude(request, gathered, copy, context))
+                if let Some(start) = &request.start {
+                    start_and_follow(&request, start, &outlook, context)
+                        .inspect_err(|error| record(&request, &outlook, Some(error), context))?;
+                }
+                record(&request, &outlook, None, context);
+                Ok(conclude(&request, outlook, copy, context))
             }
             Err(error) => {
-                slot.take_back(&gathered.nodes, context);
-                record(request, &gathered, Some(&error), context);
+                slot.take_back(&outlook.nodes, context);
+                record(&request, &outlook, Some(&error), context);
                 Err(error)
             }
         }
     }
 }
 
+/// From here on the directory says that it is unfinished, until the control file comes at the very end.
 fn run(
     request: &CloneRequest,
-    gathered: &mut Gathered<'_>,
-    slot: &Slot,
+    outlook: &mut Outlook,
+    claim: Claim,
+    holds: Holds,
+    slot: &mut Slot,
     context: &Context<'_>,
 ) -> Result<Option<CopySummary>, CloneError> {
-    let (building, ground) = begin(gathered, context)?;
+    let (building, ground) = begin(outlook, claim, context)?;
     let data = building.tree();
     // What was combined can only be combined anew.
-    let keep = ground.keeps_files() && !gathered.base.is_combined();
-    let prepared = gathered.places.prepare(building.permissions(), keep, context)?;
-    let (tablespaces, wal) = &prepared;
-    let (control, summary) = match &mut gathered.base {
-        Base::Barman {
-            request,
-            source,
-            parameters,
-            holds,
-            delta,
-        } => {
-            let trees = Trees {
-                data: &data,
-                tablespaces,
+    let keep = ground.keeps_files() && !outlook.base.is_combined();
+    let (tablespaces, wal) = outlook.places.prepare(building.permissions(), keep, context)?;
+    let (control, summary) = match &mut outlook.base {
+        Base::Barman(base) => {
+            let destination = copy::Destination {
+                building: &building,
+                places: &outlook.places,
+                tablespaces: &tablespaces,
                 wal: wal.as_ref(),
+                rule: ground.rule(base.delta),
             };
-            context.observer.event(Event::RetrievingBackup {
-                backup: source.wanted.backup.id.to_string(),
-                files: source.total_files(),
-                bytes: source.total_size(),
-            });
-            context.observer.event(Event::ReceivingFileList);
-            let Some(holds) = holds.take() else {
-                unreachable!("a prepared clone has taken its holds");
-            };
-            let rule = ground.rule(*delta);
-            let places = &gathered.places;
-            let (control, summary) = if let Some(chain) = &source.chain {
-                let combine = Combine {
-                    barman: request,
-                    chain,
-                    wanted: &source.wanted,
-                    parameters,
-                    places,
-                    building: &building,
-                    rule,
-                };
-                let combined = combine.run(&mut source.barman, holds, context)?;
-                create_all_directories(source, parameters, places, &trees)?;
-                combined
-            } else {
-                if let (Some(_), Content::Files(files)) = (&delta, &source.wanted.content) {
-                    remove_others(files, &trees, context)?;
-                }
-                create_all_directories(source, parameters, places, &trees)?;
-                fetch(request, source, parameters, holds, &trees, rule, context)?
-            };
+            let (control, summary) = copy::from_backup(base, &destination, holds, context)?;
             (control, Some(summary))
         }
         Base::Server(base) => {
             let slot = slot.for_source();
-            let control = base.copy(
-                request,
-                &gathered.nodes,
-                &gathered.places,
-                slot,
-                &building,
-                context,
-            )?;
+            let control = base.copy(request, &outlook.nodes, &outlook.places, slot, &building, context)?;
             (control, None)
         }
     };
-    if let Some(external) = &gathered.external {
+    if let Some(external) = &outlook.external {
         external.write(&data, context)?;
     }
-    configure(&data, gathered.version, &gathered.settings, context)?;
-    if let Base::Barman { request, source, .. } = &mut gathered.base {
-        source.recheck_after_copy(&*request.host)?;
+    if request.outcome != Outcome::Standby {
+        own_conf::supply(&data, outlook.version, context)?;
     }
+    configure(&data, outlook.version, &outlook.settings, context)?;
+    if request.outcome == Outcome::Standby {
+        let copied = outlook.external.as_ref();
+        let copied = copied.and_then(|external| external.brought_outside(CONF));
+        let needed = limits::needed(outlook.limits, &control);
+        limits::raise(&data, outlook.version, copied, &needed, context)?;
+    }
+    if let Base::Barman(base) = &mut outlook.base {
+        base.backup.recheck_after_copy(&*base.source.host)?;
+    }
+    slot.look_again(&outlook.nodes, context);
     context.cancel.check()?;
-    let others: Vec<&Tree> = tablespaces.iter().chain(wal).collect();
-    match building.finish(&others, &control) {
-        // The standby is complete; what is left over disturbs nobody.
-        Err(error @ FinishError::TidyUp(_)) => context.observer.event(Event::Warning {
-            text: error.to_string(),
-            detail: std::error::Error::source(&error).map(ToString::to_string),
-            hint: error.hint(),
-        }),
-        finished => finished?,
-    }
+    let others: Vec<&Tree> = tablespaces.iter().chain(&wal).collect();
+    finish(building, &others, &control, context)?;
     Ok(summary)
 }
 
-/// Brings the files of the backup here; the control file, which goes in last, and the figures.
-fn fetch(
-    barman: &BarmanSource,
-    source: &mut BackupSource,
-    parameters: &ServerParameters,
-    mut holds: Holds<'_>,
-    trees: &Trees<'_>,
-    rule: Rule,
-    context: &Context<'_>,
-) -> Result<(Vec<u8>, CopySummary), CloneError> {
-    let (files, bytes) = source.wanted.load(parameters);
-    let fetch = Fetch {
-        barman,
-        stored: &source.wanted,
-        parameters,
-        trees,
-        rule,
-        base: Progress::to_do(files, bytes),
-    };
-    let (control, summary) = fetch.run(&mut source.barman, &mut holds, context)?;
-    context.observer.event(Event::CopyFinished {
-        summary: summary.clone(),
-    });
-    Ok((control, summary))
-}
-
-/// What a clone begins upon.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ground {
-    /// Nothing, or what was erased.
-    Bare,
-    /// An interrupted clone of the same backup.
-    Interrupted,
-    /// An instance that is replaced.
-    Instance,
-}
-
-impl Ground {
-    fn keeps_files(self) -> bool {
-        self != Self::Bare
-    }
-
-    fn rule(self, delta: Option<Rule>) -> Rule {
-        match (self, delta) {
-            (Self::Bare, _) => Rule::Nothing,
-            (_, Some(rule)) => rule,
-            (_, None) => Rule::SizeAndTime,
-        }
-    }
-}
-
-/// From here on the directory says that it is unfinished.
-fn begin(gathered: &mut Gathered<'_>, context: &Context<'_>) -> Result<(Building, Ground), CloneError> {
-    let Some(claim) = gathered.claim.take() else {
-        unreachable!("a prepared clone has taken its directory");
-    };
-    let identity = &gathered.identity;
-    if can_resume(&gathered.target, identity, &gathered.base) {
-        context.observer.event(Event::Resuming);
+fn begin(outlook: &Outlook, claim: Claim, context: &Context<'_>) -> Result<(Building, Ground), CloneError> {
+    let identity = &outlook.identity;
+    if can_resume(&outlook.target, identity) {
+        context.tell(PlaceEvent::Resuming);
         return Ok((claim.resume()?, Ground::Interrupted));
     }
-    if gathered.plan.existing == Existing::Reused {
+    if outlook.plan.present == Present::Reused {
         return Ok((claim.build_upon(identity.value())?, Ground::Instance));
     }
-    if gathered.plan.existing.is_erased() {
-        context.observer.event(Event::Erasing {
-            path: gathered.target.path().to_owned(),
-        });
+    if outlook.plan.present.is_erased() {
+        let path = outlook.target.path().to_owned();
+        context.tell(PlaceEvent::Erasing { path });
     }
-    Ok((claim.start_over(identity.value(), context.cancel)?, Ground::Bare))
+    let building = lasting::erasing(outlook.target.path(), context, |erasing| {
+        claim.start_over(identity.value(), erasing)
+    })?;
+    Ok((building, Ground::Bare))
 }
 
-fn create_all_directories(
-    source: &BackupSource,
-    parameters: &ServerParameters,
-    places: &Places,
-    trees: &Trees<'_>,
+/// Flushes everything, and lets PostgreSQL start.
+fn finish(
+    building: Building,
+    others: &[&Tree],
+    control: &[u8],
+    context: &Context<'_>,
 ) -> Result<(), CloneError> {
-    for place in &places.tablespaces {
-        link_tablespace(trees.data, place.origin.oid, place.dir.path())?;
-    }
-    let version = source.wanted.backup.version;
-    if let (Some(_), Some(dir)) = (trees.wal, &places.wal) {
-        let link = if version.num() < 100_000 {
-            "pg_xlog"
-        } else {
-            "pg_wal"
-        };
-        trees.data.symlink(link, dir.path())?;
-    }
-    if let (None, Content::Files(files)) = (&source.chain, &source.wanted.content) {
-        create_directories(files, trees)?;
-    }
-    create_skeleton(trees.data, trees.wal, version)?;
-    // An empty tablespace without it would accept no table after a promotion.
-    if let Some(catalog) = parameters.catalog_version {
-        for tree in trees.tablespaces {
-            tree.create_dir(format!("PG_{}_{catalog}", version.major_name()))?;
+    match lasting::flushing(context, || building.finish(others, control)) {
+        // The standby is complete; what is left over disturbs nobody.
+        Err(error @ FinishError::TidyUp(_)) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let remark = Remark::warning(RemarkCode::NotTidied, error.to_string());
+            context.tell(remark.detail(cause).hint(said(error.hint())));
+            Ok(())
         }
+        finished => Ok(finished?),
     }
+}
+
+/// The standby is complete on disk. Its slot stays, whatever comes.
+fn start_and_follow(
+    request: &CloneRequest,
+    start: &Start,
+    outlook: &Outlook,
+    context: &Context<'_>,
+) -> Result<(), CloneError> {
+    let service = Service::of(request, outlook.version);
+    let position = start::start(request, start, &service, &outlook.nodes, context)?;
+    context.tell(StandbyEvent::Streaming {
+        position: position.to_string(),
+    });
     Ok(())
 }
 
 fn conclude(
     request: &CloneRequest,
-    gathered: Gathered<'_>,
+    outlook: Outlook,
     copy: Option<CopySummary>,
     context: &Context<'_>,
 ) -> Summary {
-    context.observer.event(Event::Complete {
-        method: gathered.plan.method,
+    context.tell(StandbyEvent::Complete {
+        method: outlook.plan.method,
     });
-    let start = request.start_command.clone().unwrap_or_else(|| {
-        let directory = request.data_directory.to_string_lossy();
-        format!("pg_ctl -D {} start", repmgr_remote::quote(&directory))
-    });
-    context.observer.event(Event::NextSteps {
-        start,
-        registered: gathered.nodes.registered,
+    let start = || Service::of(request, outlook.version).advice(&request.data_directory);
+    context.tell(StandbyEvent::NextSteps {
+        start: request.start.is_none().then(start),
+        registered: outlook.nodes.registered,
     });
     Summary {
-        data_directory: gathered.target.path().to_owned(),
-        plan: gathered.plan,
+        data_directory: outlook.target.path().to_owned(),
+        plan: outlook.plan,
         copy,
     }
 }

@@ -17,48 +17,49 @@
 //!
 //! `examples/rebuild_standby.rs` is a whole program that clones.
 
-mod barman;
+// The story, and what it is told in.
 mod clone;
-mod combine;
-mod configure;
-mod copy;
 mod error;
 mod event;
-mod external;
-mod fetch;
-mod gather;
-mod hold;
-mod judge;
-mod node;
-mod notify;
+mod look;
 mod place;
 mod plan;
-mod reach;
-mod reconfigure;
-mod record;
+mod remark;
 mod request;
-mod reuse;
-mod server;
-mod slot;
-mod threads;
-mod unpack;
-mod watch;
+#[cfg(test)]
+mod testing;
+mod trees;
 
-pub use clone::{PreparedClone, Summary, plan, prepare};
-pub use error::{CloneError, ErrorKind};
-pub use event::{ByteSize, CopySummary, Effective, Event, Level, Message, Observer, Progress};
-pub use external::ExternalFileError;
-pub use notify::{Notification, NotifiedEvent, NotifyError};
-pub use place::CloneState;
-pub use plan::{Existing, Plan};
-pub use reconfigure::{Reconfiguration, write_replication_configuration};
-pub use request::{
-    BarmanSource, CloneRequest, Context, Delta, ExternalFiles, Method, NodeIdentity, Placement,
-    ReconfigureRequest, ReplicationOptions, ServerSource, Source, TransferOptions, UpstreamChoice,
+// Where the base backup comes from, the servers it has to do with, how it comes here, what makes it a
+// standby, how that is started, and who hears of it.
+mod copy;
+mod nodes;
+mod source;
+mod standby;
+mod start;
+mod told;
+
+pub use clone::{PreparedClone, Summary, plan, prepare, verify};
+pub use copy::event::{CopySummary, PageChecks};
+pub use error::{BackupError, CloneError, CopyError, ErrorKind, NodeError, PlaceError, StartError};
+pub use event::{
+    BackupEvent, ByteSize, CopyEvent, Effective, Event, Level, Message, NodeEvent, Observer, PlaceEvent,
+    Progress, Remark, RemarkCode, StandbyEvent,
 };
-// What a caller needs to fill in a request.
-pub use repmgr_barman::{BarmanCommand, ServerAddress};
-// Of `CloneState::of`.
+pub use place::CloneState;
+pub use plan::{Plan, PlannedLimit, PlannedSetting, PlannedSource, PlannedTablespace, Present};
+pub use request::{
+    BarmanSource, CloneRequest, Context, Delta, ExternalFiles, Method, NodeIdentity, Outcome, Placement,
+    ReconfigureRequest, ReplicationOptions, ServerSource, Source, Start, TransferOptions, UpstreamChoice,
+};
+pub use source::external::ExternalFileError;
+pub use standby::reconfigure::{Reconfiguration, write_replication_configuration};
+pub use told::notify::{Notification, NotifiedEvent, NotifyError};
+// What a caller needs to fill in a request, and to understand what comes back.
+pub use repmgr_barman::{BackupSummary, Barman, BarmanCommand, ListedBackup, ServerAddress};
 pub use repmgr_datadir::InspectError;
+pub use repmgr_recovery::{RecoveryTarget, StopAt};
+pub use repmgr_remote::{Host, LocalHost, SshHost, SshOptions};
 pub use repmgr_transfer::Compression;
+pub use repmgr_types::{CancelToken, Conninfo, Hint, Rate, Remedy};
 pub use repmgr_upstream::Environment;

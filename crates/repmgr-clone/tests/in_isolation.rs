@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use repmgr_clone::{
-    BarmanSource, CloneError, CloneRequest, Compression, Context, Environment, ErrorKind, Event,
-    NodeIdentity, Observer, Plan, ReplicationOptions, ServerAddress, Source, Summary, TransferOptions,
-    UpstreamChoice, plan, prepare,
+    BarmanSource, CancelToken, CloneError, CloneRequest, Compression, Conninfo, Context, CopyEvent,
+    Environment, ErrorKind, Event, LocalHost, NodeIdentity, Observer, PlaceEvent, Plan, PreparedClone,
+    Present, RemarkCode, ServerAddress, Source, StandbyEvent, Summary, plan, prepare,
 };
-use repmgr_remote::LocalHost;
-use repmgr_types::{CancelToken, Conninfo};
 
 const ID: &str = "20260824T101530";
 const SYSTEM_ID: u64 = 7_412_345_678_901_234_567;
@@ -55,10 +53,11 @@ impl Bench {
         bench.write_control(false);
         bench.write_info("");
         let script = format!(
-            "#!/bin/sh\ncase \"$*\" in\n\"list-files\"*) echo {}/data/PG_VERSION ;;\n*peek*) echo /wals/$5 ;;\n\
-             *) exit 3 ;;\nesac\n",
-            bench.backup().display()
+            "#!/bin/sh\ncase \"$*\" in\n\"list-files\"*) echo {}/data/PG_VERSION ;;\n{} ;;\n*) exit 3 ;;\nesac\n",
+            bench.backup().display(),
+            bench.peek(),
         );
+        bench.archive(["000000010000000000000002", "000000010000000000000003"]);
         write(&bench.path("barman"), script.as_bytes());
         fs::set_permissions(bench.path("barman"), fs::Permissions::from_mode(0o755)).unwrap();
         bench
@@ -70,6 +69,26 @@ impl Bench {
 
     fn backup(&self) -> PathBuf {
         self.path("home/main/base").join(ID)
+    }
+
+    fn wals(&self) -> PathBuf {
+        self.path("home/main/wals")
+    }
+
+    /// How the script answers where a segment is: nothing where there is none.
+    fn peek(&self) -> String {
+        let wals = self.wals().display().to_string();
+        format!(
+            "*peek*) [ ! -e {wals}/0000000100000000/$5 ] || echo {wals}/0000000100000000/$5 ;;\n\
+             \"show-server\"*) printf 'Server main:\\n\\twals_directory: {wals}\\n'"
+        )
+    }
+
+    fn archive<const N: usize>(&self, segments: [&str; N]) {
+        let _ = fs::remove_dir_all(self.wals());
+        for segment in segments {
+            write(&self.wals().join("0000000100000000").join(segment), b"WAL");
+        }
     }
 
     fn target(&self) -> PathBuf {
@@ -95,6 +114,7 @@ impl Bench {
         put(12, 202_209_061);
         put(216, 8192);
         put(220, 131_072);
+        put(228, 16 << 20);
         put(252, checksums.into());
         let crc = crc32c::crc32c(&control[..288]);
         control[288..292].copy_from_slice(&crc.to_ne_bytes());
@@ -102,44 +122,18 @@ impl Bench {
     }
 
     fn request(&self, cancel: &CancelToken) -> CloneRequest {
-        CloneRequest {
-            node: NodeIdentity {
-                id: 2,
-                name: "node2".to_owned(),
-            },
-            data_directory: self.target(),
-            source: Source::Barman(BarmanSource {
-                host: Arc::new(LocalHost::new(cancel.clone())),
-                address: ServerAddress {
-                    server: "main".to_owned(),
-                    command: self.path("barman").display().to_string().parse().unwrap(),
-                    config: None,
-                },
-                backup: "latest".to_owned(),
-                transfer: TransferOptions {
-                    compression: Compression::None,
-                    ..TransferOptions::default()
-                },
-            }),
-            connection: Conninfo::new(),
-            upstream: UpstreamChoice {
-                conninfo: Some(Conninfo::parse("host=node1 user=repmgr password=s3cret").unwrap()),
-                no_connection: true,
-                ..UpstreamChoice::default()
-            },
-            replication: ReplicationOptions {
-                restore_command: Some("fetch %f %p".to_owned()),
-                ..ReplicationOptions::default()
-            },
-            tablespace_mapping: vec![("/fast".into(), self.path("node2/fast"))],
-            wal_directory: None,
-            force: false,
-            delta: None,
-            start_command: None,
-            bin_dir: None,
-            external_files: None,
-            notification: None,
-        }
+        let mut address = ServerAddress::new("main");
+        address.command = self.path("barman").display().to_string().parse().unwrap();
+        let mut source = BarmanSource::new(Arc::new(LocalHost::new(cancel.clone())), address);
+        source.transfer.compression = Compression::None;
+        let mut request = CloneRequest::new(self.target(), source, Conninfo::new());
+        request.node = Some(NodeIdentity::new(2, "node2"));
+        request.upstream.conninfo = Some(Conninfo::parse("host=node1 user=repmgr password=s3cret").unwrap());
+        request.upstream.no_connection = true;
+        // It is tried: what it delivers must have the size of a segment.
+        request.replication.restore_command = Some("truncate -s 16M %p # %f".to_owned());
+        request.tablespace_mapping = vec![("/fast".into(), self.path("node2/fast"))];
+        request
     }
 }
 
@@ -156,7 +150,7 @@ struct Listener<'a> {
 
 impl Observer for Listener<'_> {
     fn event(&self, event: Event) {
-        if matches!(event, Event::RetrievingBackup { .. }) {
+        if matches!(event, Event::Copy(CopyEvent::RetrievingBackup { .. })) {
             (self.when_copying)();
         }
         self.heard.lock().unwrap().push(event);
@@ -249,7 +243,7 @@ fn a_clone_is_complete_and_configured() {
     assert_eq!(
         read(&data.join("postgresql.auto.conf")),
         "work_mem = '8MB'\nprimary_conninfo = 'host=node1 user=repmgr application_name=node2'\n\
-         restore_command = 'fetch %f %p'\n"
+         restore_command = 'truncate -s 16M %p # %f'\n"
     );
     assert!(read(&data.join("postgresql.conf")).contains("#repmgr: data_directory"));
     assert_eq!(
@@ -260,7 +254,10 @@ fn a_clone_is_complete_and_configured() {
     let mode = fs::metadata(&data).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o700);
     assert!(
-        matches!(done.events.last(), Some(Event::NextSteps { .. })),
+        matches!(
+            done.events.last(),
+            Some(Event::Standby(StandbyEvent::NextSteps { .. }))
+        ),
         "{:?}",
         done.events
     );
@@ -287,11 +284,138 @@ fn an_interrupted_clone_cannot_start_and_is_continued() {
     let second = simply(&bench);
     second.result.as_ref().unwrap();
     assert!(
-        second.events.iter().any(|event| matches!(event, Event::Resuming)),
+        second.events.contains(&Event::Place(PlaceEvent::Resuming)),
         "{:?}",
         second.events
     );
     assert!(can_start(&bench.target()));
+}
+
+/// A newer backup came into the catalogue meanwhile.
+fn add_newer_backup(bench: &Bench) -> PathBuf {
+    let newer = bench.path("home/main/base/20260825T101530");
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .args([bench.backup(), newer.clone()])
+        .status();
+    assert!(status.unwrap().success());
+    let old = bench.backup().display().to_string();
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in\n\"list-files\"*{ID}*) [ -e {old} ] && echo {old}/data/PG_VERSION || exit 1 ;;\n\
+         \"list-files\"*) echo {}/data/PG_VERSION ;;\n{} ;;\n*) exit 3 ;;\nesac\n",
+        newer.display(),
+        bench.peek(),
+    );
+    write(&bench.path("barman"), script.as_bytes());
+    newer
+}
+
+fn backup_of(outcome: &Outcome) -> Option<&str> {
+    outcome.result.as_ref().unwrap().plan.source.backup()
+}
+
+#[test]
+fn an_interrupted_clone_is_continued_although_a_newer_backup_came() {
+    let bench = Bench::new();
+    let first = clone(&bench, |_| {}, &|cancel| cancel.cancel());
+    first.failed(ErrorKind::Interrupted);
+    add_newer_backup(&bench);
+    let second = simply(&bench);
+    assert_eq!(backup_of(&second), Some(ID));
+    assert!(second.events.contains(&Event::Place(PlaceEvent::Resuming)));
+    // Whoever names a backup gets it.
+    let bench = Bench::new();
+    clone(&bench, |_| {}, &|cancel| cancel.cancel()).failed(ErrorKind::Interrupted);
+    add_newer_backup(&bench);
+    let choose = |request: &mut CloneRequest| {
+        if let Source::Barman(barman) = &mut request.source {
+            barman.backup = Some("latest".to_owned());
+        }
+    };
+    assert_eq!(
+        backup_of(&clone(&bench, choose, &|_| {})),
+        Some("20260825T101530")
+    );
+}
+
+#[test]
+fn an_interrupted_clone_whose_backup_is_gone_makes_way_for_the_latest() {
+    let bench = Bench::new();
+    clone(&bench, |_| {}, &|cancel| cancel.cancel()).failed(ErrorKind::Interrupted);
+    add_newer_backup(&bench);
+    fs::remove_dir_all(bench.backup()).unwrap();
+    assert_eq!(look(&bench).unwrap().present, Present::OtherClone);
+    let second = simply(&bench);
+    assert_eq!(backup_of(&second), Some("20260825T101530"));
+    let told =
+        |event: &Event| matches!(event, Event::Remark(remark) if remark.code == RemarkCode::CloneGivenUp);
+    assert!(second.events.iter().any(told), "{:?}", second.events);
+}
+
+#[test]
+fn a_hole_in_the_archive_is_found_before_anything_is_touched() {
+    let bench = Bench::new();
+    bench.archive(["000000010000000000000002", "000000010000000000000004"]);
+    let error = look(&bench).unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Prerequisite, "no_wal"));
+    let text = error.to_string();
+    assert!(
+        text.contains("000000010000000000000003 is not in Barman's archive"),
+        "{text}"
+    );
+    assert!(
+        text.contains("goes to 000000010000000000000002 and on from 000000010000000000000004"),
+        "{text}"
+    );
+    assert!(!bench.path("node2").exists());
+    bench.archive(["000000010000000000000003"]);
+    assert!(
+        look(&bench)
+            .unwrap_err()
+            .to_string()
+            .contains("000000010000000000000002 is not")
+    );
+}
+
+#[test]
+fn one_thread_plans_and_another_executes() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let bench = Bench::new();
+    let cancel = CancelToken::new();
+    let listener = Listener {
+        heard: Mutex::default(),
+        when_copying: &|| {},
+    };
+    let environment = Environment::empty();
+    let context = Context {
+        observer: &listener,
+        cancel: &cancel,
+        environment: &environment,
+    };
+    let prepared: PreparedClone = {
+        let request = bench.request(&cancel);
+        is_send(prepare(&request, &context).unwrap())
+    };
+    std::thread::scope(|scope| {
+        let executing = scope.spawn(|| prepared.execute(&context));
+        executing.join().unwrap().unwrap();
+    });
+    assert!(can_start(&bench.target()));
+}
+
+#[test]
+fn a_standby_that_repmgr_does_not_manage_has_no_name_and_no_slot() {
+    let bench = Bench::new();
+    clone(&bench, |request| request.node = None, &|_| {})
+        .result
+        .unwrap();
+    let conf = read(&bench.target().join("postgresql.auto.conf"));
+    assert!(
+        conf.contains("primary_conninfo = 'host=node1 user=repmgr'\n"),
+        "{conf}"
+    );
 }
 
 #[test]
@@ -316,7 +440,7 @@ fn a_damaged_page_is_found_with_its_block() {
     let accepted = clone(&bench, accept, &|_| {});
     accepted.result.as_ref().unwrap();
     let warned =
-        |event: &Event| matches!(event, Event::Warning { text, .. } if text.contains("accepted as they are"));
+        |event: &Event| matches!(event, Event::Remark(remark) if remark.code == RemarkCode::DamageAccepted);
     assert!(accepted.events.iter().any(warned), "{:?}", accepted.events);
 }
 

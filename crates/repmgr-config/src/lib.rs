@@ -43,5 +43,6 @@ pub use find::find;
 pub use load::{Loaded, load, parse};
 pub use settings::{BarmanSettings, Node, Settings};
 pub use values::{
-    ApplyDelay, ConnectionCheckType, Failover, LogLevel, ReplicationType, TablespaceMapping, ValueError,
+    ApplyDelay, ConnectionCheckType, Failover, LogLevel, ReplicationType, SshClient, TablespaceMapping,
+    ValueError,
 };

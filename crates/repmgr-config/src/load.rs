@@ -107,7 +107,7 @@ pub fn parse(text: &[u8], path: &Path) -> Result<Loaded, ConfigError> {
         .iter()
         .map(|item| (item.name.clone(), item.place.clone()))
         .collect();
-    let items = effective(items, &mut errors);
+    let items = effective(items, &mut errors, &mut warnings);
     let root = Place {
         file: path.to_owned(),
         line: None,
@@ -150,10 +150,19 @@ fn remark(item: &Item) -> Option<Diagnostic> {
 }
 
 /// The known items that count, one per parameter.
-fn effective(items: Vec<Item>, errors: &mut Vec<Diagnostic>) -> Vec<Item> {
+fn effective(items: Vec<Item>, errors: &mut Vec<Diagnostic>, warnings: &mut Vec<Diagnostic>) -> Vec<Item> {
     let mut effective: Vec<Item> = Vec::new();
     for item in items {
         if !PARAMETERS.iter().any(|parameter| parameter.name == item.name) {
+            continue;
+        }
+        if let Some(quote) = typographic_quote(&item.value) {
+            let mut error = item.place.about(
+                Some(&item.name),
+                format!("value is in typographic quotes ({quote})"),
+            );
+            error.hint = Some("put it in plain single quotes (')".to_owned());
+            errors.push(error);
             continue;
         }
         // Checked one by one, because joined they would share a line number.
@@ -168,11 +177,35 @@ fn effective(items: Vec<Item>, errors: &mut Vec<Diagnostic>) -> Vec<Item> {
                 earlier.value.push(SEPARATOR);
                 earlier.value.push_str(&item.value);
             }
-            Some(earlier) => *earlier = item,
+            Some(earlier) => {
+                warnings.push(item.place.about(Some(&item.name), set_before(&earlier.place)));
+                *earlier = item;
+            }
             None => effective.push(item),
         }
     }
     effective
+}
+
+/// What a word processor makes of plain quotes: one at either end. A value that has one at
+/// one end only is taken as it is.
+fn typographic_quote(value: &str) -> Option<char> {
+    const TYPOGRAPHIC: &str = "“”„‟‘’‚‛«»‹›″′";
+    let mut rest = value.chars();
+    let ends = [rest.next()?, rest.next_back()?];
+    let quote = |c: &char| TYPOGRAPHIC.contains(*c) || matches!(c, '"' | '\'');
+    if !ends.iter().all(quote) {
+        return None;
+    }
+    ends.into_iter().find(|c| TYPOGRAPHIC.contains(*c))
+}
+
+fn set_before(earlier: &Place) -> String {
+    let line = earlier.line.map_or(String::new(), |line| format!(" line {line}"));
+    format!(
+        "set again; this value replaces the one of file \"{}\"{line}",
+        earlier.file.display()
+    )
 }
 
 /// Deserializes the items; each that fails is reported at its place, left out, and the rest

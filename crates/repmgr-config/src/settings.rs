@@ -1,12 +1,12 @@
 use std::path::{Path, PathBuf};
 
-use repmgr_types::Conninfo;
+use repmgr_types::{Conninfo, Rate};
 use serde::Deserialize;
 
 use crate::basebackup::PgBasebackupOptions;
 use crate::values::{
-    ApplyDelay, ConnectionCheckType, Failover, LogLevel, ReplicationType, TablespaceMapping, Value, any,
-    name, positive,
+    ApplyDelay, ConnectionCheckType, Failover, LogLevel, ReplicationType, SshClient, TablespaceMapping,
+    Value, absolute, any, name, positive,
 };
 
 /// What the loader knows of a parameter besides its field.
@@ -58,7 +58,7 @@ settings! {
     /// How every node reaches this one. Required.
     conninfo: Option<Conninfo> = None, "any";
     /// The data directory of this node. Required.
-    data_directory: Option<PathBuf> = None, "any";
+    data_directory: Option<PathBuf> = None, "absolute";
     /// Role for replication connections to this node.
     replication_user: Option<String> = None, "name";
     /// Where configuration files are, if not in the data directory.
@@ -110,6 +110,11 @@ settings! {
     /// The `barman` program on its host, if it is not found by that name: words as for a shell, so that a
     /// path with blanks needs quotes inside the value. Not known to repmgr.
     barman_command: Option<String> = None, "any";
+    /// Whether data pages of Barman's backups are left alone, not held against their checksums: in a cluster that is
+    /// encrypted as a whole they are not what they seem. Not known to repmgr.
+    skip_page_checks: bool = false, "any";
+    /// The most that a clone transfers in a second. Not known to repmgr.
+    max_rate: Option<Rate> = None, "any";
     /// Host of a pg_backup_api service (repmgr 5.4).
     pg_backupapi_host: Option<String> = None, "name";
     /// Node name for pg_backup_api.
@@ -123,6 +128,8 @@ settings! {
     rsync_options: Option<String> = None, "any";
     /// Options for `ssh`.
     ssh_options: String = "-q -o ConnectTimeout=10".to_owned(), "any";
+    /// What connects to hosts behind SSH. Not known to repmgr.
+    ssh_client: SshClient = SshClient::Auto, "any";
 
     /// Command run for events.
     event_notification_command: Option<String> = None, "any";

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use repmgr_types::Conninfo;
+use repmgr_types::{Conninfo, ParseError, Rate, canonical_path};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// A value that its parameter cannot take. The value itself is not quoted: it may be secret.
@@ -44,6 +44,15 @@ pub(crate) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
         len => Err(D::Error::custom(format!(
             "value has {len} bytes, at most 63 are allowed"
         ))),
+    }
+}
+
+/// A path that does not depend on where a program is started.
+pub(crate) fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::read(&String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+    match path {
+        Some(path) if path.is_relative() => Err(D::Error::custom("value must be an absolute path")),
+        path => Ok(path),
     }
 }
 
@@ -162,32 +171,12 @@ impl Value for Option<String> {
 
 impl Value for Option<PathBuf> {
     fn read(text: &str) -> Result<Self, ValueError> {
-        Ok((!text.is_empty()).then(|| canonical(Path::new(text))))
+        Ok((!text.is_empty()).then(|| canonical_path(Path::new(text))))
     }
 
     fn show(&self) -> String {
         self.as_ref()
             .map_or_else(String::new, |path| path.display().to_string())
-    }
-}
-
-/// The path without doubled and final slashes, `.` and `..`, without looking at the disk, as
-/// PostgreSQL's `canonicalize_path` does.
-fn canonical(path: &Path) -> PathBuf {
-    use std::path::Component;
-    let mut canonical = PathBuf::new();
-    for component in path.components() {
-        match (component, canonical.components().next_back()) {
-            (Component::CurDir, _) | (Component::ParentDir, Some(Component::RootDir)) => {}
-            (Component::ParentDir, Some(Component::Normal(_))) => {
-                canonical.pop();
-            }
-            (component, _) => canonical.push(component),
-        }
-    }
-    match canonical.as_os_str().is_empty() {
-        true => PathBuf::from("."),
-        false => canonical,
     }
 }
 
@@ -251,8 +240,8 @@ impl FromStr for TablespaceMapping {
             return refuse("both paths must be absolute");
         }
         Ok(Self {
-            old: canonical(Path::new(old)),
-            new: canonical(Path::new(new)),
+            old: canonical_path(Path::new(old)),
+            new: canonical_path(Path::new(new)),
         })
     }
 }
@@ -341,6 +330,17 @@ impl Value for Option<ApplyDelay> {
     }
 }
 
+impl Value for Option<Rate> {
+    fn read(text: &str) -> Result<Self, ValueError> {
+        let parsed = (!text.is_empty()).then(|| text.parse()).transpose();
+        parsed.map_err(|error: ParseError| ValueError(format!("value must be {}", error.expected)))
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(String::new, Rate::to_string)
+    }
+}
+
 macro_rules! choice {
     ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
@@ -395,6 +395,18 @@ choice!(
         Connection = "connection",
         /// With a query on the open connection.
         Query = "query",
+    }
+);
+
+choice!(
+    /// What connects to hosts behind SSH.
+    SshClient {
+        /// libssh2, and `ssh` for what it cannot do.
+        Auto = "auto",
+        /// libssh2.
+        Libssh2 = "libssh2",
+        /// The program `ssh`.
+        Ssh = "ssh",
     }
 );
 

@@ -24,10 +24,11 @@ use undo::Undo;
 pub use undo::UndoError;
 
 use crate::control::{PG_CONTROL, PgControlHead};
-use crate::erase::{EraseError, disable_instance, remove_children};
+use crate::erase::{EraseError, Erasing, disable_instance, remove_children};
 use crate::marker::{LOCK, MARKER, Marker, Phase, STATE_DIR};
+use crate::memo::Memo;
 use crate::server::{ServerState, server_state};
-use crate::target::{Target, TargetState, is_protected, names_in};
+use crate::target::{Target, TargetState, names_in};
 use crate::tree::{Tree, TreeError};
 use crate::{Permissions, sys};
 
@@ -36,7 +37,7 @@ use crate::{Permissions, sys};
 pub struct TakeOptions {
     /// What the cluster allows. An existing stricter mode stays; see [`Claim::permissions`].
     pub permissions: Permissions,
-    /// Take a directory that holds a stopped instance or other files. Taking erases nothing yet.
+    /// Take a directory that holds a stopped instance. Taking erases nothing yet.
     pub force: bool,
 }
 
@@ -56,7 +57,7 @@ pub struct Claim {
     // Taken back before the lock below is given up.
     undo: Undo,
     place: Place,
-    state: TargetState,
+    target: Target,
 }
 
 /// A directory in which a clone is being made. Dropping it leaves everything as it is: the directory
@@ -64,6 +65,7 @@ pub struct Claim {
 #[derive(Debug)]
 pub struct Building {
     place: Place,
+    identity: serde_json::Value,
 }
 
 #[derive(Debug)]
@@ -116,7 +118,11 @@ impl Claim {
                     return Err(ClaimError::Changed(path.to_owned()));
                 }
             }
-            TargetState::Instance(_) | TargetState::NonEmpty { .. } if !options.force => {
+            TargetState::NonEmpty { .. } => {
+                target.check_replaceable()?;
+                return Err(ClaimError::NotEmpty(path.to_owned()));
+            }
+            TargetState::Instance(_) if !options.force => {
                 return Err(ClaimError::NotEmpty(path.to_owned()));
             }
             _ => announce(Preparation::CorrectingPermissions(path)),
@@ -130,14 +136,20 @@ impl Claim {
             undo.done.mode = Some(mode);
         }
         tree.set_permissions(Permissions::of_directory(correct));
+        let left_over = tree.metadata(LOCK)?.is_some();
         let lock = take_lock(&tree, &mut undo, announce)?;
+        if left_over && !matches!(target.state(), TargetState::Unfinished { .. }) {
+            // By a clone that was killed before it changed anything: goes with ours.
+            undo.done.lock = true;
+            undo.done.state_dir = true;
+        }
         let claim = Self {
             undo,
             place: Place {
                 tree: Arc::new(tree),
                 lock,
             },
-            state: target.state().clone(),
+            target: target.clone(),
         };
         check_unchanged(target)?;
         Ok(claim)
@@ -146,6 +158,11 @@ impl Claim {
     /// What the directory's mode allows; the rest of the clone should follow it, as PostgreSQL does.
     pub fn permissions(&self) -> Permissions {
         self.place.tree.permissions()
+    }
+
+    /// Notes what is made elsewhere for this clone.
+    pub fn memo(&self) -> Memo {
+        Memo::of(&self.place.tree)
     }
 
     /// Gives the directory back as it was. As dropping the claim, but tells of failures.
@@ -165,20 +182,22 @@ impl Claim {
     /// # Errors
     /// Before anything is erased when a server was started meanwhile. Later errors leave a directory
     /// that says of itself that it has to be erased.
-    pub fn start_over(
+    pub fn start_over<'a>(
         self,
         identity: serde_json::Value,
-        cancel: &CancelToken,
+        erasing: impl Into<Erasing<'a>>,
     ) -> Result<Building, EraseError> {
+        let erasing = erasing.into();
         // Dropped in reverse: what was done is undone before the lock is given up.
         let Self {
             place,
-            state,
+            target,
             mut undo,
         } = self;
+        let state = target.state();
         let tree = &place.tree;
         let path = tree.path();
-        cancel.check()?;
+        erasing.check()?;
         if let ServerState::Running { pid, .. } = server_state(path)? {
             return Err(EraseError::Running {
                 path: path.to_owned(),
@@ -186,9 +205,7 @@ impl Claim {
             });
         }
         if !matches!(state, TargetState::Absent { .. } | TargetState::Empty { .. }) {
-            if is_protected(path) {
-                return Err(EraseError::Protected(path.to_owned()));
-            }
+            target.check_replaceable()?;
             if matches!(state, TargetState::Unfinished { .. }) {
                 undo.disarm();
             }
@@ -196,12 +213,12 @@ impl Claim {
             place.mark(Marker::new(identity.clone(), Phase::Discard))?;
             disable_instance(tree.root(), path)?;
             undo.disarm();
-            place.erase(&[], cancel)?;
+            place.erase(&[], erasing)?;
         }
         undo.done.marker = true;
-        place.mark(Marker::new(identity, Phase::Copying))?;
+        place.mark(Marker::new(identity.clone(), Phase::Copying))?;
         undo.disarm();
-        Ok(Building { place })
+        Ok(Building { place, identity })
     }
 
     /// Begins a clone over what is there: marks the directory as unfinished and takes the control file
@@ -213,7 +230,11 @@ impl Claim {
     /// As for [`Claim::start_over`].
     pub fn build_upon(self, identity: serde_json::Value) -> Result<Building, EraseError> {
         // Dropped in reverse: what was done is undone before the lock is given up.
-        let Self { place, mut undo, .. } = self;
+        let Self {
+            place,
+            target,
+            mut undo,
+        } = self;
         let path = place.tree.path();
         if let ServerState::Running { pid, .. } = server_state(path)? {
             return Err(EraseError::Running {
@@ -221,14 +242,12 @@ impl Claim {
                 pid,
             });
         }
-        if is_protected(path) {
-            return Err(EraseError::Protected(path.to_owned()));
-        }
+        target.check_replaceable()?;
         undo.done.marker = true;
-        place.mark(Marker::new(identity, Phase::Copying))?;
+        place.mark(Marker::new(identity.clone(), Phase::Copying))?;
         disable_instance(place.tree.root(), path)?;
         undo.disarm();
-        Ok(Building { place })
+        Ok(Building { place, identity })
     }
 
     /// Continues the unfinished clone that was found here. Whether it is the wanted one is for the
@@ -240,14 +259,15 @@ impl Claim {
         // Dropped in reverse: what was done is undone before the lock is given up.
         let Self {
             place,
-            state,
+            target,
             mut undo,
         } = self;
-        match state {
+        match target.state() {
             TargetState::Unfinished { marker: Some(marker) } if marker.is_resumable() => {
-                place.mark(Marker::new(marker.identity, Phase::Copying))?;
+                let identity = marker.identity.clone();
+                place.mark(Marker::new(identity.clone(), Phase::Copying))?;
                 undo.disarm();
-                Ok(Building { place })
+                Ok(Building { place, identity })
             }
             _ => Err(ResumeError::NotResumable(place.tree.path().to_owned())),
         }
@@ -270,22 +290,39 @@ impl Building {
     /// Only after that can PostgreSQL start on the directory. All in it must be closed by now.
     ///
     /// # Errors
-    /// See [`FinishError`]. Except for [`FinishError::TidyUp`] PostgreSQL still cannot start.
+    /// See [`FinishError`]. Except for [`FinishError::TidyUp`] PostgreSQL still cannot start, and the clone
+    /// can be continued or begun anew.
     pub fn finish(self, others: &[&Tree], pg_control: &[u8]) -> Result<(), FinishError> {
         PgControlHead::parse_whole(pg_control)?;
         let tree = &self.place.tree;
         if let Err(error) = others.iter().copied().chain([&**tree]).try_for_each(Tree::sync) {
             // Lost writes are reported once: the next run must not trust what looks complete.
-            if let Err(second) = self
-                .place
-                .mark(Marker::new(serde_json::Value::Null, Phase::Discard))
-            {
-                log::warn!("could not mark {:?} as useless: {second}", tree.path());
-            }
+            self.discard();
             return Err(FinishError::Flush(error));
         }
-        tree.write_durable(PG_CONTROL, pg_control, 0o640)?;
+        if let Err(error) = tree.write_durable(PG_CONTROL, pg_control, 0o640) {
+            // It may be in place, only not known to be on disk: then this would be neither a standby to rely
+            // on nor a clone to continue.
+            if let Err(second) = tree.remove(PG_CONTROL) {
+                log::warn!(
+                    "could not take the control file of {:?} out again: {second}",
+                    tree.path()
+                );
+            }
+            return Err(error.into());
+        }
         self.place.remove_state().map_err(FinishError::TidyUp)
+    }
+}
+
+impl Building {
+    /// Marks what is there as useless. It still says what it is a clone of: what belongs to it elsewhere is
+    /// known by that.
+    fn discard(&self) {
+        let marker = Marker::new(self.identity.clone(), Phase::Discard);
+        if let Err(error) = self.place.mark(marker) {
+            log::warn!("could not mark {:?} as useless: {error}", self.place.tree.path());
+        }
     }
 }
 
@@ -305,17 +342,17 @@ impl Place {
     }
 
     /// Removes everything but the marker, its lock, and what else of our own state is to stay.
-    fn erase(&self, keep_too: &[&[u8]], cancel: &CancelToken) -> Result<(), EraseError> {
+    fn erase(&self, keep_too: &[&[u8]], erasing: Erasing<'_>) -> Result<(), EraseError> {
         let (root, path) = (self.tree.root(), self.tree.path());
         let keep = |name: &CStr| name == sys::LOST_AND_FOUND || name.to_bytes() == STATE_DIR.as_bytes();
-        remove_children(root, path, &keep, cancel)?;
+        remove_children(root, path, &keep, erasing)?;
         let path = path.join(STATE_DIR);
         let state_dir = sys::open_dir(root, STATE_DIR).map_err(|errno| removing(&path, errno))?;
         let keep = |name: &CStr| {
             let name = name.to_bytes();
-            [&b"clone.json"[..], b"clone.lock"].contains(&name) || keep_too.contains(&name)
+            [&b"clone.json"[..], b"clone.lock", b"memo.json"].contains(&name) || keep_too.contains(&name)
         };
-        remove_children(state_dir.as_fd(), &path, &keep, cancel)?;
+        remove_children(state_dir.as_fd(), &path, &keep, erasing)?;
         self.tree.forget_handles();
         Ok(())
     }
@@ -323,7 +360,8 @@ impl Place {
     fn remove_state(&self) -> Result<(), EraseError> {
         let path = self.tree.path().join(STATE_DIR);
         let dir = sys::open_dir(self.tree.root(), STATE_DIR).map_err(|errno| removing(&path, errno))?;
-        remove_children(dir.as_fd(), &path, &|_| false, &CancelToken::new())?;
+        let never = CancelToken::new();
+        remove_children(dir.as_fd(), &path, &|_| false, Erasing::new(&never))?;
         rustix::fs::unlinkat(self.tree.root(), STATE_DIR, AtFlags::REMOVEDIR)
             .and_then(|()| rustix::fs::fsync(self.tree.root()))
             .map_err(|errno| removing(&path, errno))

@@ -3,13 +3,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use repmgr_types::{CancelToken, Cancelled};
-use rustix::fs::{Access, AtFlags, FileType};
+use repmgr_types::{CancelToken, Cancelled, Hint};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use crate::server::{RunningError, ServerState, server_state};
 use crate::sys;
+use crate::target::InspectError;
 use crate::tree::TreeError;
 
 /// A directory could not be emptied and prepared for a clone.
@@ -30,9 +32,9 @@ pub enum EraseError {
     /// Erasing was interrupted; the directory says that it is unfinished.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
-    /// A system directory, or one that holds the user's home. Nothing was erased.
-    #[error("{0:?} is no place for a data directory and is not emptied")]
-    Protected(PathBuf),
+    /// It is never replaced, or could not be to the end. Nothing was erased.
+    #[error(transparent)]
+    Refused(#[from] InspectError),
     /// An entry could not be removed.
     #[error("could not remove {path:?}")]
     Remove {
@@ -49,15 +51,57 @@ pub enum EraseError {
 
 impl EraseError {
     /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
             Self::Running { .. } => Some("stop the server first".into()),
-            Self::Remove { path, .. } => Some(format!(
-                "see what keeps {path:?} from being removed, then run the same command again"
-            )),
+            Self::Refused(error) => error.hint(),
+            Self::Remove { path, .. } => Some(
+                format!("see what keeps {path:?} from being removed, then run the same command again").into(),
+            ),
             Self::Tree(error) => error.hint(),
             _ => None,
         }
+    }
+}
+
+/// What erasing heeds while it goes on. Made of a [`CancelToken`] alone where nobody counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Erasing<'a> {
+    cancel: &'a CancelToken,
+    removed: Option<&'a AtomicU64>,
+}
+
+impl<'a> Erasing<'a> {
+    /// Stops when `cancel` says so.
+    pub fn new(cancel: &'a CancelToken) -> Self {
+        Self {
+            cancel,
+            removed: None,
+        }
+    }
+
+    /// Adds every entry to `removed` that is gone, for others to look at meanwhile.
+    #[must_use]
+    pub fn counted(self, removed: &'a AtomicU64) -> Self {
+        let removed = Some(removed);
+        Self { removed, ..self }
+    }
+
+    pub(crate) fn check(self) -> Result<(), Cancelled> {
+        self.cancel.check()
+    }
+
+    pub(crate) fn removed(self, outcome: Result<(), Errno>) -> Result<(), Errno> {
+        if let (Ok(()), Some(removed)) = (outcome, self.removed) {
+            removed.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+}
+
+impl<'a> From<&'a CancelToken> for Erasing<'a> {
+    fn from(cancel: &'a CancelToken) -> Self {
+        Self::new(cancel)
     }
 }
 
@@ -67,20 +111,20 @@ pub(crate) fn remove_children(
     dir: BorrowedFd<'_>,
     path: &Path,
     keep: &dyn Fn(&CStr) -> bool,
-    cancel: &CancelToken,
+    erasing: Erasing<'_>,
 ) -> Result<(), EraseError> {
     let failed = |path: &Path, errno: Errno| EraseError::Remove {
         path: path.to_owned(),
         source: errno.into(),
     };
     for (name, kind) in sys::list(dir).map_err(|errno| failed(path, errno))? {
-        cancel.check()?;
+        erasing.check()?;
         if keep(&name) {
             continue;
         }
         let full = path.join(OsStr::from_bytes(name.to_bytes()));
         if kind != FileType::Directory {
-            match rustix::fs::unlinkat(dir, &*name, AtFlags::empty()) {
+            match erasing.removed(rustix::fs::unlinkat(dir, &*name, AtFlags::empty())) {
                 Ok(()) | Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(failed(&full, errno)),
             }
@@ -91,50 +135,15 @@ pub(crate) fn remove_children(
             below.as_fd(),
             &full,
             &|name| mounted && name == sys::LOST_AND_FOUND,
-            cancel,
+            erasing,
         )?;
-        match rustix::fs::unlinkat(dir, &*name, AtFlags::REMOVEDIR) {
+        match erasing.removed(rustix::fs::unlinkat(dir, &*name, AtFlags::REMOVEDIR)) {
             // Busy: a mount point, which stays, empty.
             Ok(()) | Err(Errno::NOENT | Errno::BUSY) => {}
             Err(errno) => return Err(failed(&full, errno)),
         }
     }
     Ok(())
-}
-
-/// The first directory below `dir` that could not be emptied, and is not empty: somebody else's. What a mounted file
-/// system has of root's stays anyway.
-pub(crate) fn first_stubborn(dir: BorrowedFd<'_>, path: &Path) -> Result<Option<PathBuf>, TreeError> {
-    let failed = |path: &Path, errno: Errno| TreeError::Io {
-        action: "look into",
-        path: path.to_owned(),
-        source: errno.into(),
-    };
-    for (name, kind) in sys::list(dir).map_err(|errno| failed(path, errno))? {
-        if kind != FileType::Directory || *name == *sys::LOST_AND_FOUND {
-            continue;
-        }
-        let full = path.join(OsStr::from_bytes(name.to_bytes()));
-        let below = match sys::open_dir(dir, &*name) {
-            Ok(below) => below,
-            Err(Errno::ACCESS | Errno::PERM) => return Ok(Some(full)),
-            Err(Errno::NOENT) => continue,
-            Err(errno) => return Err(failed(&full, errno)),
-        };
-        let may_write =
-            rustix::fs::accessat(&below, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
-        if may_write.is_err()
-            && !sys::list(below.as_fd())
-                .map_err(|errno| failed(&full, errno))?
-                .is_empty()
-        {
-            return Ok(Some(full));
-        }
-        if let Some(found) = first_stubborn(below.as_fd(), &full)? {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
 }
 
 /// Takes `global/pg_control` away, so that PostgreSQL cannot start on what remains if erasing is
@@ -197,12 +206,12 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    fn erase(path: &Path, cancel: &CancelToken) -> Result<(), EraseError> {
+    fn erase<'a>(path: &Path, erasing: impl Into<Erasing<'a>>) -> Result<(), EraseError> {
         remove_children(
             sys::open_root(path).unwrap().as_fd(),
             path,
             &|name| name == c"keep",
-            cancel,
+            erasing.into(),
         )
     }
 
@@ -222,6 +231,18 @@ mod tests {
             .collect();
         assert_eq!(left, ["keep"]);
         assert!(outside.path().join("precious").exists());
+    }
+
+    #[test]
+    fn entries_that_are_gone_are_counted_and_what_stays_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        for file in ["keep", "a/1", "a/2", "a/b/3"] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        let (cancel, removed) = (CancelToken::new(), AtomicU64::new(0));
+        erase(dir.path(), Erasing::new(&cancel).counted(&removed)).unwrap();
+        assert_eq!(removed.into_inner(), 5);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl InstanceDir {
             let pid = Marker::read(&path).map_err(failed)?.map(|marker| marker.pid);
             return Err(InspectError::CloneInProgress { path, pid });
         }
-        let control = match read_bounded(&path.join(PG_CONTROL), 20) {
+        let control = match read_bounded(&path.join(PG_CONTROL), PgControlHead::SIZE as u64) {
             Ok(head) => Some(head),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),

@@ -17,6 +17,7 @@
 //! This crate knows nothing of Barman, of networks, of replication settings, or of the order in
 //! which a clone does things. Relative paths come from other hosts and are not trusted: they are
 //! checked, and opened below a directory handle without following symbolic links.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod claim;
 mod control;
@@ -26,9 +27,11 @@ mod fake;
 mod instance;
 mod layout;
 mod marker;
+mod memo;
 mod outside;
 mod permissions;
 mod relpath;
+mod replaceable;
 mod server;
 mod space;
 mod sys;
@@ -39,12 +42,14 @@ pub use claim::{
     AdoptError, Building, Claim, ClaimError, FinishError, Preparation, ResumeError, TakeOptions, UndoError,
 };
 pub use control::{ControlError, PG_CONTROL, PG_CONTROL_SIZE, PgControlHead};
-pub use erase::EraseError;
+pub use erase::{EraseError, Erasing};
 pub use instance::InstanceDir;
 pub use layout::{CopyRule, copy_rule, create_skeleton, skeleton_dirs, tablespace_copy_rule};
 pub use marker::{Marker, Phase};
+pub use memo::Memo;
 pub use outside::{OldContent, OutsideDir, OutsideError, OutsideState, PrepareError};
 pub use permissions::Permissions;
+pub use replaceable::{Found, Stubborn};
 pub use server::{RunningError, ServerState, StalePidFile, server_state};
 pub use space::{Space, SpaceError};
 pub use target::{InspectError, InspectWarning, Instance, TablespaceLink, Target, TargetState};

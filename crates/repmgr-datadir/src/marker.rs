@@ -5,14 +5,21 @@ use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use repmgr_pgfile::read_beginning as read_bounded;
 use serde::{Deserialize, Serialize};
 
 /// Holds the state of a clone while it is being made, below the data directory.
 pub(crate) const STATE_DIR: &str = "repmgr";
 /// The marker itself.
 pub(crate) const MARKER: &str = "repmgr/clone.json";
+/// The name it has while it is written.
+pub(crate) const MARKER_NEW: &str = ".clone.json.repmgr-new";
 /// Locked as long as a clone is being made. Apart from the marker, which is replaced as a whole.
 pub(crate) const LOCK: &str = "repmgr/clone.lock";
+/// Where another program writes a whole data directory.
+pub(crate) const INCOMING: &str = "repmgr/incoming";
+/// What the data directory is made from.
+pub(crate) const PARTS: &str = "repmgr/parts";
 /// No marker needs more.
 pub(crate) const MARKER_MAX: u64 = 1 << 20;
 
@@ -75,13 +82,6 @@ impl Marker {
             Err(error) => Err(error),
         }
     }
-}
-
-/// Reads the beginning of a file.
-pub(crate) fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, max), &mut bytes)?;
-    Ok(bytes)
 }
 
 /// Empty when the kernel does not tell, which never equals a real value.

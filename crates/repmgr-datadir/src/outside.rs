@@ -9,14 +9,14 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use repmgr_types::CancelToken;
+use repmgr_types::{Hint, Remedy};
 
-use crate::erase::{EraseError, remove_children};
-use crate::server::servers;
-use crate::target::{InspectError, Target, check_own, check_writable, names_in, outside_links, resolve};
+use crate::erase::{EraseError, Erasing, remove_children};
+use crate::replaceable::{self, Owner, check_place};
+use crate::target::{InspectError, Target, check_own, check_writable, names_in, resolve};
 use crate::tree::{Tree, TreeError};
 use crate::{Permissions, Preparation, sys};
 
@@ -77,16 +77,6 @@ pub enum OutsideError {
         /// Some of the names in it.
         names: Vec<OsString>,
     },
-    /// A running server uses it.
-    #[error("{path:?} is in use by the PostgreSQL server that runs as process {pid} in {data:?}")]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-        /// The server's process.
-        pid: i32,
-        /// The server's data directory.
-        data: PathBuf,
-    },
 }
 
 fn list(names: &[OsString]) -> String {
@@ -99,20 +89,19 @@ fn list(names: &[OsString]) -> String {
 
 impl OutsideError {
     /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Inspect(error) => return error.hint(),
-            Self::NotEmpty { .. } => {
-                "empty it if it belongs to an old standby of this node; otherwise choose another \
-                                      directory, for a tablespace with tablespace_mapping"
-                    .into()
+    pub fn hint(&self) -> Option<Hint> {
+        let elsewhere = |words: &'static str| Some(Hint::new(words).remedy(Remedy::TablespaceMapping));
+        match self {
+            Self::Inspect(InspectError::NotReplaceable { .. }) | Self::Overlaps { .. } => {
+                elsewhere("choose another, empty directory; for a tablespace, map it elsewhere with ")
             }
-            Self::InUse { .. } | Self::Overlaps { .. } => {
-                "choose another, empty directory; for a tablespace, map it elsewhere with tablespace_mapping"
-                    .into()
-            }
-            Self::Relative(_) => return None,
-        })
+            Self::Inspect(error) => error.hint(),
+            Self::NotEmpty { .. } => elsewhere(
+                "empty it if it belongs to an old standby of this node; otherwise choose another directory, \
+                 for a tablespace with ",
+            ),
+            Self::Relative(_) => None,
+        }
     }
 }
 
@@ -153,7 +142,7 @@ pub enum PrepareError {
 
 impl PrepareError {
     /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
             Self::Outside(error) => error.hint(),
             Self::Erase(error) => error.hint(),
@@ -203,6 +192,7 @@ impl OutsideDir {
                 data: data.path().to_owned(),
             });
         }
+        check_place(&path)?;
         let state = match parent {
             Some(parent) => {
                 check_writable(&parent, false)?;
@@ -233,11 +223,11 @@ impl OutsideDir {
     /// # Errors
     /// When it has content that was not there when it was looked at, or content of ours under
     /// [`OldContent::Refuse`].
-    pub fn prepare(
+    pub fn prepare<'a>(
         &self,
         permissions: Permissions,
         existing: OldContent,
-        cancel: &CancelToken,
+        erasing: impl Into<Erasing<'a>>,
         announce: &mut dyn FnMut(Preparation<'_>),
     ) -> Result<Tree, PrepareError> {
         let path = self.path.as_path();
@@ -265,7 +255,7 @@ impl OutsideDir {
         }
         if existing == OldContent::Erase {
             let root = sys::open_root(path).map_err(|error| failed(path, error))?;
-            remove_children(root.as_fd(), path, &|name| !self.kind.owns(name), cancel)?;
+            remove_children(root.as_fd(), path, &|name| !self.kind.owns(name), erasing.into())?;
         }
         Ok(Tree::open(path, permissions)?)
     }
@@ -320,12 +310,12 @@ fn look_inside(path: &Path, kind: &OutsideKind) -> Result<OutsideState, OutsideE
     if names.is_empty() {
         return Ok(OutsideState::Empty);
     }
-    check_not_in_use(path)?;
     let is_ours = |name: &OsString| {
         // Names from a directory have no NUL in them.
         std::ffi::CString::new(name.as_bytes()).is_ok_and(|name| kind.owns(&name))
     };
     if names.iter().all(is_ours) {
+        replaceable::check(path, Owner::Outside, &|name| kind.owns(name))?;
         return Ok(OutsideState::Ours);
     }
     Err(OutsideError::NotEmpty {
@@ -337,27 +327,6 @@ fn look_inside(path: &Path, kind: &OutsideKind) -> Result<OutsideState, OutsideE
 fn first(mut names: Vec<OsString>) -> Vec<OsString> {
     names.truncate(5);
     names
-}
-
-/// A cluster copied on this host by a tool that keeps links has its source's tablespaces. They are
-/// the source's as long as that runs.
-fn check_not_in_use(path: &Path) -> Result<(), OutsideError> {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let wanted = identity(path);
-    for server in servers().map_err(InspectError::from)? {
-        // A server that ended meanwhile, or whose files we may not see, gives no links.
-        let (tablespaces, wal) = outside_links(&server.dir).unwrap_or_default();
-        let mut places = tablespaces.into_iter().map(|link| link.location).chain(wal);
-        if places.any(|place| identity(&place) == wanted) {
-            let data = fs::read_link(&server.dir).unwrap_or(server.dir);
-            return Err(OutsideError::InUse {
-                path: path.to_owned(),
-                pid: server.pid,
-                data,
-            });
-        }
-    }
-    Ok(())
 }
 
 fn correct_mode(path: &Path, permissions: Permissions) -> io::Result<()> {

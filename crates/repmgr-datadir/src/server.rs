@@ -5,8 +5,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use repmgr_pgfile::{POSTMASTER_PID, postmaster_pid, read_beginning};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, getppid, test_kill_process};
+
+/// Its first line, a few bytes, is all that counts.
+const PID_FILE_MAX: u64 = 4096;
 
 /// Whether a server runs on a data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,8 +93,8 @@ pub fn server_state(dir: &Path) -> Result<ServerState, RunningError> {
             command: command_of(server.pid),
         });
     }
-    let path = dir.join("postmaster.pid");
-    let content = match fs::read(&path) {
+    let path = dir.join(POSTMASTER_PID);
+    let content = match read_beginning(&path, PID_FILE_MAX) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(ServerState::Stopped { stale: None });
@@ -98,11 +102,8 @@ pub fn server_state(dir: &Path) -> Result<ServerState, RunningError> {
         Err(source) => return Err(RunningError { path, source }),
     };
     let stale = |stale| Ok(ServerState::Stopped { stale: Some(stale) });
-    // A stand-alone backend (`postgres --single`) writes its id negative.
-    let Some(pid) = first_number(&content).map(i32::abs) else {
-        return stale(StalePidFile::Invalid(path));
-    };
-    let Some(process) = Pid::from_raw(pid) else {
+    let Some((pid, process)) = postmaster_pid(&content).and_then(|pid| Some((pid, Pid::from_raw(pid)?)))
+    else {
         return stale(StalePidFile::Invalid(path));
     };
     if process == getpid() || Some(process) == getppid() || !is_alive(process) {
@@ -157,11 +158,6 @@ pub(crate) fn servers() -> Result<Vec<Server>, RunningError> {
         }
     }
     Ok(found)
-}
-
-fn first_number(content: &[u8]) -> Option<i32> {
-    let line = content.split(|b| *b == b'\n').next()?;
-    std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
 /// Alive, and not merely waiting for its parent to notice that it ended.
@@ -299,7 +295,7 @@ mod tests {
     #[test]
     fn damaged_pid_files_are_stale_and_unreadable_ones_are_errors() {
         let dir = tempfile::tempdir().unwrap();
-        for content in ["", "\n", "abc\n", "0\n", "99999999999\n"] {
+        for content in ["", "\n", "abc\n", "0\n", "99999999999\n", "-2147483648\n"] {
             pid_file(dir.path(), content);
             let state = server_state(dir.path()).unwrap();
             assert!(
@@ -324,5 +320,14 @@ mod tests {
                 .path
                 .ends_with("postmaster.pid")
         );
+    }
+
+    #[test]
+    fn a_fifo_in_place_of_the_pid_file_is_an_error_at_once() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("postmaster.pid");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert_eq!(server_state(dir.path()).unwrap_err().path, path);
     }
 }

@@ -7,20 +7,20 @@ mod tests;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 pub(crate) use error::in_process;
 pub use error::{InspectError, InspectWarning};
 
 use crate::control::{PG_CONTROL, PgControlHead};
-use crate::erase::first_stubborn;
-use crate::marker::{LOCK, MARKER, Marker, STATE_DIR, read_bounded};
+use crate::marker::{LOCK, MARKER, MARKER_NEW, Marker, STATE_DIR, read_bounded};
+use crate::memo::{self, MEMO, MEMO_NEW};
+use crate::replaceable::{self, Owner, check_place, describe, has_instance_dirs};
 use crate::server::{ServerState, server_state};
 use crate::sys;
 
@@ -33,6 +33,7 @@ pub struct Target {
     tablespaces: Vec<TablespaceLink>,
     wal_link: Option<PathBuf>,
     identity: Option<(u64, u64)>,
+    memo: Option<serde_json::Value>,
 }
 
 /// What a target directory holds.
@@ -55,7 +56,7 @@ pub enum TargetState {
     },
     /// A PostgreSQL instance that is not running.
     Instance(Instance),
-    /// Something else, or an instance without its `PG_VERSION`.
+    /// Something else, which is never replaced: [`Target::check_replaceable`] says what it is.
     NonEmpty {
         /// Some of the names in it.
         names: Vec<OsString>,
@@ -122,6 +123,12 @@ impl Target {
         Ok(target)
     }
 
+    /// As if nothing were at `path`, for who looks and makes nothing there.
+    pub fn assumed_absent(path: &Path) -> Self {
+        let parent = path.parent().unwrap_or(Path::new("/")).to_owned();
+        Self::bare(path.to_owned(), TargetState::Absent { parent }, None)
+    }
+
     fn bare(path: PathBuf, state: TargetState, identity: Option<(u64, u64)>) -> Self {
         let (warnings, tablespaces) = (Vec::new(), Vec::new());
         Self {
@@ -131,6 +138,7 @@ impl Target {
             tablespaces,
             wal_link: None,
             identity,
+            memo: None,
         }
     }
 
@@ -152,25 +160,25 @@ impl Target {
                 pid,
             });
         }
+        self.memo = memo::read(path).map_err(failed)?;
         (self.tablespaces, self.wal_link) = outside_links(path).map_err(failed)?;
-        let begun = [MARKER, LOCK]
-            .iter()
-            .any(|file| path.join(file).symlink_metadata().is_ok());
+        let state = |file: &str| path.join(file).symlink_metadata().is_ok();
+        // A lock alone was left by a clone that had changed nothing yet.
+        let only_lock = !state(MARKER) && is_only_state(path, &names).map_err(failed)?;
+        let begun = state(MARKER) || only_lock;
         let has_control = path.join(PG_CONTROL).symlink_metadata().is_ok();
         if begun && !has_control {
             self.state = TargetState::Unfinished { marker };
             return Ok(());
         }
-        if begun {
+        if state(MARKER) || state(LOCK) {
             warnings.push(InspectWarning::LeftoverState(path.join(STATE_DIR)));
         }
-        if is_protected(path) {
-            return Err(InspectError::Protected(path.to_owned()));
-        }
-        self.state = match major_version(path).map_err(failed)? {
+        let major = major_version(path).map_err(failed)?;
+        self.state = match major.filter(|_| has_instance_dirs(path)) {
             Some(major) => TargetState::Instance(Instance {
                 major,
-                control: read_bounded(&path.join(PG_CONTROL), 20)
+                control: read_bounded(&path.join(PG_CONTROL), PgControlHead::SIZE as u64)
                     .ok()
                     .and_then(|head| PgControlHead::parse(&head).ok()),
             }),
@@ -196,6 +204,11 @@ impl Target {
         &self.warnings
     }
 
+    /// What an earlier clone noted ([`Memo`](crate::Memo)), and did not take back.
+    pub fn memo(&self) -> Option<&serde_json::Value> {
+        self.memo.as_ref()
+    }
+
     /// The tablespace links of the instance or unfinished clone in it.
     pub fn tablespaces(&self) -> &[TablespaceLink] {
         &self.tablespaces
@@ -209,33 +222,31 @@ impl Target {
             .any(|link| real(&link.location) == real(location))
     }
 
+    /// Whether a path leads into the directory.
+    pub fn contains(&self, path: &Path) -> bool {
+        fs::canonicalize(path).is_ok_and(|real| real.starts_with(&self.path))
+    }
+
     /// Where `pg_wal` (`pg_xlog`) leads when it is a symbolic link; absolute.
     pub fn wal_link(&self) -> Option<&Path> {
         self.wal_link.as_deref()
     }
 
-    /// Looks whether all that is in it can be removed. Erasing would only find out half-way.
+    /// Whether a clone may be made here, forced, and would not fail half-way through erasing what is here:
+    /// see the rule of this crate. It holds for every clone, whether it erases, or builds upon what is there.
     ///
     /// # Errors
-    /// [`InspectError::NotWritable`] for a directory below that is not ours and not empty.
-    pub fn check_removable(&self) -> Result<(), InspectError> {
-        let not_accessible = |source| InspectError::NotAccessible {
-            path: self.path.clone(),
-            source,
+    /// [`InspectError::NotReplaceable`] says what was found, [`InspectError::Stubborn`] and
+    /// [`InspectError::NotWritable`] what cannot be removed.
+    pub fn check_replaceable(&self) -> Result<(), InspectError> {
+        let path = self.path.as_path();
+        let owner = match &self.state {
+            TargetState::Absent { .. } | TargetState::Empty { .. } => return check_place(path),
+            TargetState::NonEmpty { .. } => return Err(InspectError::refused(path, describe(path)?)),
+            TargetState::Unfinished { .. } => Owner::Clone,
+            TargetState::Instance(_) => Owner::Instance(&self.tablespaces),
         };
-        if matches!(self.state, TargetState::Absent { .. } | TargetState::Empty { .. }) {
-            return Ok(());
-        }
-        let root = sys::open_root(&self.path).map_err(not_accessible)?;
-        match first_stubborn(root.as_fd(), &self.path)
-            .map_err(|error| not_accessible(io::Error::other(error)))?
-        {
-            Some(path) => Err(InspectError::NotWritable {
-                path,
-                source: rustix::io::Errno::ACCESS.into(),
-            }),
-            None => Ok(()),
-        }
+        replaceable::check(path, owner, &|_| true)
     }
 
     pub(crate) fn identity(&self) -> Option<(u64, u64)> {
@@ -329,40 +340,6 @@ pub(crate) fn names_in(path: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Directories that must not be emptied even if somebody made them a data directory.
-pub(crate) fn is_protected(path: &Path) -> bool {
-    const SYSTEM: &[&str] = &[
-        "/bin",
-        "/boot",
-        "/dev",
-        "/etc",
-        "/home",
-        "/lib",
-        "/lib64",
-        "/media",
-        "/mnt",
-        "/opt",
-        "/proc",
-        "/root",
-        "/run",
-        "/sbin",
-        "/srv",
-        "/sys",
-        "/tmp",
-        "/usr",
-        "/usr/lib",
-        "/usr/local",
-        "/var",
-        "/var/lib",
-        "/var/log",
-        "/var/tmp",
-    ];
-    let holds_home = std::env::home_dir()
-        .and_then(|home| fs::canonicalize(home).ok())
-        .is_some_and(|home| home.starts_with(path));
-    path.parent().is_none() || SYSTEM.iter().any(|dir| Path::new(dir) == path) || holds_home
-}
-
 /// Where `pg_tblspc/*` and the WAL directory lead out of an instance.
 pub(crate) fn outside_links(dir: &Path) -> io::Result<(Vec<TablespaceLink>, Option<PathBuf>)> {
     let link = |path: PathBuf| match fs::read_link(&path) {
@@ -406,8 +383,26 @@ pub(crate) fn major_version(dir: &Path) -> io::Result<Option<String>> {
     Ok((text.split('.').count() <= 2 && text.split('.').all(number)).then_some(text))
 }
 
+/// Whether a directory with these entries has nothing but the lock of a clone, and what a marker is written
+/// through.
+fn is_only_state(path: &Path, names: &[OsString]) -> io::Result<bool> {
+    if names != [STATE_DIR] {
+        return Ok(false);
+    }
+    let files = [LOCK, MEMO].map(|file| path.join(file));
+    let ours = |name: &OsString| {
+        files.contains(&path.join(STATE_DIR).join(name)) || *name == *MARKER_NEW || *name == *MEMO_NEW
+    };
+    Ok(names_in(&path.join(STATE_DIR))?.iter().all(ours))
+}
+
 pub(crate) fn lock_is_held(path: &Path) -> io::Result<bool> {
-    let file = match fs::File::open(path) {
+    let options = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(options.bits().cast_signed())
+        .open(path)
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),

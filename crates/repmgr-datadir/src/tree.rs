@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use repmgr_types::CancelToken;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -23,7 +22,7 @@ pub use error::TreeError;
 pub use file::{Existing, FileSpec, TreeFile};
 
 use crate::Permissions;
-use crate::erase::{EraseError, remove_children};
+use crate::erase::{EraseError, Erasing, remove_children};
 use crate::relpath::RelPath;
 use crate::sys;
 
@@ -332,9 +331,13 @@ impl Tree {
     /// was one. A file system mounted there is emptied, and its mount point stays.
     ///
     /// # Errors
-    /// When something cannot be removed, or `cancel` says stop; a part may be gone then.
-    pub fn remove_all(&self, rel: impl AsRef<Path>, cancel: &CancelToken) -> Result<bool, EraseError> {
-        let rel = rel.as_ref();
+    /// When something cannot be removed, or `erasing` says stop; a part may be gone then.
+    pub fn remove_all<'a>(
+        &self,
+        rel: impl AsRef<Path>,
+        erasing: impl Into<Erasing<'a>>,
+    ) -> Result<bool, EraseError> {
+        let (rel, erasing) = (rel.as_ref(), erasing.into());
         let Some(parent) = self.existing_parent(rel)? else {
             return Ok(false);
         };
@@ -344,7 +347,7 @@ impl Tree {
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         if is_dir {
             let dir = sys::open_dir(&*parent, name).map_err(|errno| self.failed("open", rel, errno))?;
-            remove_children(dir.as_fd(), &self.full(rel), &|_| false, cancel)?;
+            remove_children(dir.as_fd(), &self.full(rel), &|_| false, erasing)?;
             self.forget_handles();
         }
         let flags = if is_dir {
@@ -352,7 +355,7 @@ impl Tree {
         } else {
             AtFlags::empty()
         };
-        match rustix::fs::unlinkat(&*parent, name, flags) {
+        match erasing.removed(rustix::fs::unlinkat(&*parent, name, flags)) {
             Ok(()) | Err(Errno::NOENT | Errno::BUSY) => Ok(true),
             Err(errno) => Err(self.failed("remove", rel, errno).into()),
         }

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use repmgr_guc::{Entry, scan};
+use repmgr_guc::{ConfigFile, Entry, scan};
 use repmgr_types::Conninfo;
 
 use crate::{RecoveryError, ReplicationSettings};
@@ -77,7 +77,7 @@ impl ReplicationSettings {
                 if last_line.get(&name) != Some(&entry.line) || replaced {
                     continue;
                 }
-                if is_stale(&name) {
+                if is_stale(&name) || (name == "restore_command" && self.drop_restore_command) {
                     if !self.sets(&name) {
                         dropped.push(DroppedSetting::new(entry));
                     }
@@ -103,14 +103,35 @@ impl ReplicationSettings {
     /// Whether a setting of this (lower-case) name is written anew.
     fn sets(&self, name: &str) -> bool {
         match name {
-            "primary_conninfo" => true,
+            "primary_conninfo" => self.primary_conninfo.iter().next().is_some(),
             "primary_slot_name" => self.primary_slot_name.is_some(),
             "recovery_min_apply_delay" => self.recovery_min_apply_delay.is_some(),
             "archive_cleanup_command" => self.archive_cleanup_command.is_some(),
-            "recovery_target_timeline" => self.pin_latest_timeline,
-            _ => false,
+            "recovery_target_timeline" if self.recovery.is_none() => self.pin_latest_timeline,
+            name => self.target().iter().any(|(set, _)| *set == name),
         }
     }
+}
+
+/// `postgresql.auto.conf` with these values, such as those a standby must not have lower than its
+/// primary. Each stands once, at the end, where it counts before every other file; all other lines
+/// stay as they are, byte for byte.
+///
+/// It does not help against values on the command line of the server, which count before this file.
+///
+/// # Errors
+/// A line of `existing` that PostgreSQL would refuse.
+pub fn set_in_auto_conf(
+    existing: Option<&[u8]>,
+    values: &[(&'static str, u32)],
+) -> Result<Vec<u8>, RecoveryError> {
+    let existing = existing.filter(|bytes| !bytes.is_empty());
+    let mut file =
+        ConfigFile::parse(existing.unwrap_or(HEADER.as_bytes())).map_err(RecoveryError::AutoConf)?;
+    for (name, value) in values {
+        file.set(name, &value.to_string());
+    }
+    Ok(file.into_bytes())
 }
 
 fn is_stale(name: &str) -> bool {

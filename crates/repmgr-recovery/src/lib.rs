@@ -26,10 +26,12 @@
 
 mod auto_conf;
 mod primary_conninfo;
+mod references;
 mod server_files;
 mod settings;
 
-pub use auto_conf::{AutoConf, DroppedSetting};
-pub use primary_conninfo::{BuiltConninfo, DroppedKeyword, PrimaryConninfo};
+pub use auto_conf::{AutoConf, DroppedSetting, set_in_auto_conf};
+pub use primary_conninfo::{BuiltConninfo, DropReason, DroppedKeyword, PrimaryConninfo};
+pub use references::{ConfKind, Reference, references};
 pub use server_files::{AbsentPath, Change, LocalFiles, LocalizedConf};
-pub use settings::{Mechanism, RecoveryError, ReplicationSettings};
+pub use settings::{Mechanism, RecoveryError, RecoveryTarget, ReplicationSettings, StopAt};

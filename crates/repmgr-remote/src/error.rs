@@ -1,9 +1,15 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use repmgr_types::Cancelled;
+use repmgr_types::{Cancelled, Hint, Remedy};
+
+use crate::text::shorten;
+
+/// What [`ConnectErrorKind::BadSetting`] calls the options typed for `ssh`.
+pub(crate) const SSH_OPTIONS: &str = "the line of SSH options";
 
 /// No connection to a host.
 #[derive(Debug)]
@@ -12,6 +18,18 @@ pub struct ConnectError {
     pub host: String,
     /// What went wrong.
     pub kind: ConnectErrorKind,
+    /// The options for `ssh` that go with the host, as one would type them; they may be none.
+    pub ssh_options: String,
+}
+
+/// What keeps a key that is right from logging in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// The server hangs up after so many refused keys (MaxAuthTries).
+    TooManyKeys,
+    /// It has a passphrase, no agent holds it, and there was nobody to ask.
+    Passphrase,
 }
 
 /// Why there is no connection.
@@ -108,15 +126,27 @@ pub enum ConnectErrorKind {
         /// Where the other key stands: "/home/x/.ssh/known_hosts:3".
         known_at: String,
     },
-    /// The key is marked `@revoked`.
+    /// The key is marked `@revoked`, or `RevokedHostKeys` lists it.
     #[error("the host key of \"{name}\" ({fingerprint}) is revoked by {known_at}")]
     HostKeyRevoked {
         /// The name looked up in the known hosts files.
         name: String,
         /// "SHA256:..."
         fingerprint: String,
-        /// Where the line stands: "/home/x/.ssh/known_hosts:3".
+        /// Where that stands: "/home/x/.ssh/known_hosts:3", or a binary list.
         known_at: String,
+    },
+    /// The file of `RevokedHostKeys` cannot be read, so that no key can be trusted.
+    #[error(
+        "cannot tell whether the host key is revoked: \"{}\" (RevokedHostKeys) cannot be read",
+        file.display()
+    )]
+    RevokedKeysUnreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
     /// The server took none of our keys.
     #[error("permission denied for user \"{user}\" (tried: {tried}; the server accepts: {accepts})")]
@@ -127,6 +157,37 @@ pub enum ConnectErrorKind {
         tried: String,
         /// "publickey,password"
         accepts: String,
+        /// What may have kept the right key from being taken.
+        obstacle: Option<Obstacle>,
+    },
+    /// The server took a proof of ours and wants another one that we do not have.
+    #[error(
+        "the login of user \"{user}\" is not complete: the server accepted {accepted} and wants {wanted} as well{}",
+        if tried.is_empty() { String::new() } else { format!(" (tried: {tried})") }
+    )]
+    Incomplete {
+        /// The user on the far side.
+        user: String,
+        /// "/home/x/.ssh/id_ed25519"
+        accepted: String,
+        /// "keyboard-interactive,password"
+        wanted: String,
+        /// What was refused.
+        tried: String,
+    },
+    /// The configuration asks for what libssh2 lacks, and `ssh` is not to be used.
+    #[error("the SSH configuration asks for {what}, which libssh2 cannot do")]
+    Unsupported {
+        /// As the configuration calls it.
+        what: &'static str,
+    },
+    /// The program `ssh`, which was to connect in our place, did not.
+    #[error("\"{program}\" says: {message}")]
+    Ssh {
+        /// The program.
+        program: String,
+        /// What it said.
+        message: String,
     },
     /// It took too long.
     #[error("timed out after {} s while {stage}", after.as_secs())]
@@ -146,6 +207,7 @@ impl ConnectErrorKind {
         ConnectError {
             host: host.to_owned(),
             kind: self,
+            ssh_options: String::new(),
         }
     }
 }
@@ -167,48 +229,88 @@ impl ConnectError {
     /// Whether the same attempt may well succeed a little later.
     pub fn is_transient(&self) -> bool {
         use ConnectErrorKind as K;
-        matches!(
-            self.kind,
-            K::Resolve { .. } | K::Network { .. } | K::HungUp { .. } | K::TimedOut { .. }
-        )
+        match &self.kind {
+            K::Ssh { message, .. } => !is_lasting(message),
+            kind => matches!(
+                kind,
+                K::Resolve { .. } | K::Network { .. } | K::HungUp { .. } | K::TimedOut { .. }
+            ),
+        }
+    }
+
+    /// What follows `ssh` to get there.
+    fn destination(&self) -> String {
+        let Self {
+            ssh_options, host, ..
+        } = self;
+        match ssh_options.as_str() {
+            "" => host.clone(),
+            options => format!("{} {host}", shorten(options, 300)),
+        }
     }
 
     /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         use ConnectErrorKind as K;
-        let host = &self.host;
+        let host = self.destination();
         Some(match &self.kind {
             K::Program { program, source } if source.kind() == io::ErrorKind::NotFound => {
                 format!(
                     "install the OpenSSH client (package openssh-client or openssh-clients): \"{program}\" was not found"
-                )
+                ).into()
             }
-            K::Configuration { .. } => format!("check the SSH configuration with \"ssh -G {host}\""),
+            K::Configuration { .. } => format!("check the SSH configuration with \"ssh -G {host}\"").into(),
             K::Resolve { .. }
             | K::Network { .. }
             | K::TimedOut { .. }
             | K::Proxy { .. }
             | K::HungUp { .. }
+            | K::Ssh { .. }
             | K::Handshake { .. } => {
-                format!("check that \"ssh {host} true\" works for the user that runs this command")
+                format!("check that \"ssh {host} true\" works for the user that runs this command").into()
             }
-            K::HostKeyUnknown { .. } => {
-                format!(
-                    "run \"ssh {host}\" once as the same user and accept the key if its fingerprint is right"
-                )
-            }
+            K::HostKeyUnknown { .. } => format!(
+                "run \"ssh {host}\" once as the same user and accept the key if its fingerprint is right"
+            ).into(),
             K::HostKeyChanged { name, .. } => format!(
                 "if the host was really reinstalled, remove the old key with \"ssh-keygen -R '{name}'\"; otherwise somebody may be listening in"
-            ),
+            ).into(),
             K::HostKeyRevoked { .. } => {
-                "the host must get a new key; do not remove the @revoked line".to_owned()
+                "the host must get a new key; do not take the old one off the list of revoked keys".into()
             }
-            K::Authentication { .. } => format!(
-                "\"ssh -o BatchMode=yes {host} true\" must work without a password: install a key with ssh-copy-id, or set IdentityFile"
-            ),
-            K::BadSetting { .. } | K::Program { .. } | K::Cancelled(_) => return None,
+            K::RevokedKeysUnreadable { .. } => format!(
+                "mend that file, or RevokedHostKeys in the SSH configuration (\"ssh -G {host}\" shows it): until then ssh accepts no host either"
+            ).into(),
+            K::Authentication { obstacle: Some(Obstacle::TooManyKeys), .. } => Hint::new(
+                "the server hangs up after a few keys that it does not know (MaxAuthTries): name the right one with IdentityFile and set \"IdentitiesOnly yes\", in the SSH configuration or in "
+            )
+            .remedy(Remedy::SshOptions),
+            K::Authentication { obstacle: Some(Obstacle::Passphrase), .. } => format!(
+                "a key has a passphrase and nobody could be asked for it: put the key into an agent (ssh-agent and ssh-add) whose SSH_AUTH_SOCK this command gets, or use a key without a passphrase, so that \"ssh -o BatchMode=yes {host} true\" works"
+            ).into(),
+            K::Authentication { .. } => Hint::new(format!(
+                "\"ssh -o BatchMode=yes {host} true\" must work without a password: install a key with ssh-copy-id, or set IdentityFile in the SSH configuration or in "
+            ))
+            .remedy(Remedy::SshOptions),
+            K::Incomplete { wanted, .. } => format!(
+                "\"ssh -o BatchMode=yes {host} true\" must work without a question: the key alone must be enough for this user (AuthenticationMethods of the server), or {wanted} must be answered where this command is typed"
+            ).into(),
+            K::BadSetting { what: SSH_OPTIONS, .. } => Hint::new("correct ").remedy(Remedy::SshOptions),
+            K::BadSetting { .. } | K::Program { .. } | K::Unsupported { .. } | K::Cancelled(_) => return None,
         })
     }
+}
+
+/// Whether what `ssh` says does not go away by itself.
+fn is_lasting(message: &str) -> bool {
+    const LASTING: [&str; 5] = [
+        "Permission denied",
+        "Host key verification failed",
+        "Unable to negotiate",
+        "Bad configuration",
+        "command-line",
+    ];
+    LASTING.iter().any(|sign| message.contains(sign))
 }
 
 /// A command on a host went wrong, apart from its own exit code.
@@ -282,11 +384,14 @@ pub enum RemoteErrorKind {
         stderr: String,
     },
     /// The output does not begin with the mark our shell line prints.
-    #[error("unexpected output instead of the start mark ({status}): \"{first}\"")]
+    #[error("{} ({status}){}", match first.is_empty() {
+        true => "the far side did not run it and said nothing",
+        false => "unexpected output instead of the start mark",
+    }, if first.is_empty() { String::new() } else { format!(": \"{first}\"") })]
     NoStartMark {
         /// The exit status the server reported, in words.
         status: String,
-        /// The first bytes that came, on either stream.
+        /// The first lines that came, on either stream, in one.
         first: String,
     },
     /// More output than the caller allows.
@@ -354,17 +459,17 @@ impl RemoteError {
     }
 
     /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         use RemoteErrorKind as K;
         let host = &self.host;
         Some(match &self.kind {
             K::NoStartMark { .. } => format!(
-                "the login shell of that user prints something else than the command does, or a forced command (command=\"...\" in authorized_keys) replaces it: compare with \"ssh {host} echo ok\""
-            ),
-            K::Truncated { .. } => "the network, the server or its idle limit (ChannelTimeout) cut the connection, or the remote shell was killed; try again".to_owned(),
-            K::ConnectionLost { .. } => "check the network and the SSH server, then try again".to_owned(),
-            K::TimedOut { limit: TimeLimit::Idle, .. } => format!("check the load and the disks of \"{host}\", then try again"),
-            K::Refused { .. } => format!("check that \"ssh {host} true\" works; the server limits sessions by MaxSessions and commands by authorized_keys"),
+                "the login shell of that user runs no commands (nologin) or prints something else than the command does, or a forced command (command=\"...\" in authorized_keys, ForceCommand of the server) replaces it: compare with \"ssh {host} echo ok\""
+            ).into(),
+            K::Truncated { .. } => "the network, the server or its idle limit (ChannelTimeout) cut the connection, or the remote shell was killed; try again".into(),
+            K::ConnectionLost { .. } => "check the network and the SSH server, then try again".into(),
+            K::TimedOut { limit: TimeLimit::Idle, .. } => format!("check the load and the disks of \"{host}\", then try again").into(),
+            K::Refused { .. } => format!("check that \"ssh {host} true\" works; the server limits sessions by MaxSessions and commands by authorized_keys").into(),
             _ => return None,
         })
     }
@@ -379,6 +484,61 @@ impl From<RemoteError> for io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hint_that_means_our_options_leaves_their_name_open() {
+        let refused = crate::SshHost::new(
+            "h",
+            crate::SshOptions {
+                ssh_options: "-o 'x".into(),
+                ..Default::default()
+            },
+        );
+        let error = refused.err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "cannot connect to \"h\": the line of SSH options \"-o 'x\" is not valid: a quote is not closed"
+        );
+        let hint = error.hint().unwrap();
+        assert_eq!(hint.render(|_, _| "--ssh".into()), "correct --ssh");
+        let kind = ConnectErrorKind::Authentication {
+            user: "u".into(),
+            tried: String::new(),
+            accepts: String::new(),
+            obstacle: None,
+        };
+        let hint = kind.at("h").hint().unwrap();
+        assert_eq!(hint.remedies().collect::<Vec<_>>(), [Remedy::SshOptions]);
+    }
+
+    #[test]
+    fn advice_to_call_ssh_holds_the_options() {
+        let error = ConnectError {
+            ssh_options: "-F 'my config' -p 2222".into(),
+            ..ConnectErrorKind::HungUp {
+                reason: String::new(),
+            }
+            .at("h")
+        };
+        let hint = error.hint().unwrap().to_string();
+        assert!(hint.contains("\"ssh -F 'my config' -p 2222 h true\""), "{hint}");
+    }
+
+    #[test]
+    fn silence_is_told_from_other_output() {
+        let says = |first: &str| RemoteErrorKind::NoStartMark {
+            status: "exit code 1".into(),
+            first: first.into(),
+        };
+        assert_eq!(
+            says("").to_string(),
+            "the far side did not run it and said nothing (exit code 1)"
+        );
+        assert_eq!(
+            says("no").to_string(),
+            "unexpected output instead of the start mark (exit code 1): \"no\""
+        );
+    }
 
     #[test]
     fn errors_survive_the_trip_through_io_error() {

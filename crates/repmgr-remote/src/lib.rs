@@ -7,6 +7,7 @@
 //!
 //! This crate knows nothing of Barman, backups or PostgreSQL, and must not: it moves bytes
 //! and exit statuses. It asks the user only through the [`Prompt`] it is given.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod command;
 mod error;
@@ -18,8 +19,8 @@ mod ssh;
 mod text;
 
 pub use command::{ShellCommand, quote};
-pub use error::{ConnectError, ConnectErrorKind, RemoteError, RemoteErrorKind, TimeLimit};
+pub use error::{ConnectError, ConnectErrorKind, Obstacle, RemoteError, RemoteErrorKind, TimeLimit};
 pub use host::{Connection, Exit, Host, Input, Output, Process, StartOptions, run};
 pub use local::LocalHost;
-pub use ssh::{Prompt, SshHost, SshOptions};
+pub use ssh::{PlainSsh, Prompt, SshClient, SshHost, SshOptions};
 pub use text::{one_line, shorten};

@@ -1,15 +1,16 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use repmgr_program::Group;
 use repmgr_types::CancelToken;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::error::RemoteErrorKind as Kind;
+use crate::frame::Frame;
 use crate::host::{Connection, Host, Output, Process, StartOptions, read_bounded};
 use crate::process::{Flow, Running, Status, Wire};
 use crate::{ConnectError, RemoteError, ShellCommand};
@@ -58,7 +59,7 @@ impl Connection for LocalHost {
     ) -> Result<Box<dyn Process + 'c>, RemoteError> {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(command.line());
-        let running = start(shell, command, options, &self.cancel)?;
+        let running = start(shell, NAME, command, options, &self.cancel, None)?;
         Ok(Box::new(running))
     }
 }
@@ -78,18 +79,21 @@ pub(crate) fn run_program(
         total_timeout: Some(timeout),
         ..Default::default()
     };
-    let process = Box::new(start(program, &shown, options, cancel)?);
+    let process = Box::new(start(program, NAME, &shown, options, cancel, None)?);
     read_bounded(process, NAME, &shown, MAX_STDOUT)
 }
 
-fn start(
+/// Starts a program of this host, which may stand for a command on `host`.
+pub(crate) fn start(
     mut program: Command,
+    host: &str,
     shown: &ShellCommand,
     options: StartOptions,
     cancel: &CancelToken,
+    frame: Option<Frame>,
 ) -> Result<Running<LocalWire>, RemoteError> {
     let fail = |kind| RemoteError {
-        host: NAME.to_owned(),
+        host: host.to_owned(),
         command: shown.shown(),
         kind,
     };
@@ -103,44 +107,41 @@ fn start(
     program
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let child = program.spawn().map_err(|source| {
+        .stderr(Stdio::piped());
+    let group = Group::start(program).map_err(|source| {
         fail(Kind::System {
             action: "start it",
             source,
         })
     })?;
-    let wire = LocalWire::new(child).map_err(|source| {
+    let wire = LocalWire::new(group).map_err(|source| {
         fail(Kind::System {
             action: "prepare its pipes",
             source,
         })
     })?;
-    Ok(Running::new(wire, NAME, shown, options, cancel.clone(), None))
+    Ok(Running::new(wire, host, shown, options, cancel.clone(), frame))
 }
 
-struct LocalWire {
-    child: Child,
+pub(crate) struct LocalWire {
+    /// Killed when dropped.
+    group: Group,
     stdin: Option<ChildStdin>,
     /// Whether the pipe was full when we last wrote.
     stdin_full: bool,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    ended: bool,
 }
 
 impl LocalWire {
-    fn new(mut child: Child) -> io::Result<Self> {
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        // The value first: when a call below fails, its drop ends the child.
+    fn new(mut group: Group) -> io::Result<Self> {
+        let (stdin, stdout, stderr) = group.take_pipes();
         let wire = Self {
-            child,
+            group,
             stdin,
             stdin_full: false,
             stdout,
             stderr,
-            ended: false,
         };
         let fds = [
             wire.stdin.as_ref().map(AsFd::as_fd),
@@ -203,12 +204,11 @@ impl Wire for LocalWire {
     }
 
     fn status(&mut self) -> Result<Option<Status>, Kind> {
-        let waited = self.child.try_wait();
+        let waited = self.group.try_wait();
         let status = waited.map_err(|source| Kind::System {
             action: "wait for it",
             source,
         })?;
-        self.ended |= status.is_some();
         Ok(status.map(|s| Status {
             code: s.code(),
             signal: s.signal().map(signal_name),
@@ -233,21 +233,8 @@ impl Wire for LocalWire {
     }
 
     fn abandon(&mut self) {
-        if self.ended {
-            return;
-        }
-        self.ended = true;
-        // Not reaped yet, so the number is still that of our group; errors mean it is gone.
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for LocalWire {
-    fn drop(&mut self) {
-        self.abandon();
+        // Only one that cannot be waited for fails here, and nothing more can be done about that.
+        let _ = self.group.kill();
     }
 }
 

@@ -8,7 +8,7 @@ use repmgr_types::CancelToken;
 use crate::error::{RemoteErrorKind as Kind, TimeLimit};
 use crate::frame::{Ending, Frame, Stdout};
 use crate::host::{Exit, Input, Process, StartOptions};
-use crate::text::{printable, shorten};
+use crate::text::{gist, shorten};
 use crate::{RemoteError, ShellCommand};
 
 /// The longest time between two looks at the cancellation token.
@@ -108,6 +108,8 @@ pub(crate) struct Running<W: Wire> {
     stderr_ended: bool,
     received: u64,
     status: Option<Status>,
+    /// Exit code 255 means that the connection failed, as `ssh` has it.
+    by_ssh: bool,
 }
 
 impl<W: Wire> Running<W> {
@@ -137,7 +139,23 @@ impl<W: Wire> Running<W> {
             stderr_ended: false,
             received: 0,
             status: None,
+            by_ssh: false,
         }
+    }
+
+    /// The program is `ssh`, and runs the command elsewhere.
+    pub(crate) fn by_ssh(mut self) -> Self {
+        self.by_ssh = true;
+        self
+    }
+
+    /// What `ssh` says of a connection that failed or was lost.
+    fn lost_by_ssh(&mut self, exit: &Exit) -> Option<Kind> {
+        let whole = matches!(self.stdout.ending(), Some(Ending::Marked(_)));
+        let said_nothing = self.stdout.held().is_empty() || self.stdout.ending() == Some(&Ending::Cut);
+        let lost = self.by_ssh && !whole && said_nothing && exit.code == Some(255);
+        let reason = || shorten(&exit.stderr_text().replace('\n', "; "), 500);
+        lost.then(|| Kind::ConnectionLost { reason: reason() })
     }
 
     fn stdout_ended(&self) -> bool {
@@ -267,13 +285,16 @@ impl<W: Wire> Running<W> {
             signal: status.signal,
             stderr: self.stderr.text(),
         };
+        if let Some(lost) = self.lost_by_ssh(&exit) {
+            return Err(lost);
+        }
         match self.stdout.ending() {
             Some(Ending::Marked(code)) => (exit.code, exit.signal) = (Some(*code), None),
             Some(Ending::Plain) => {}
             _ if exit.signal.is_some() => exit.code = None,
             Some(Ending::NeverStarted) => return Err(self.no_start_mark(&exit.status())),
             Some(Ending::Cut) | None => {
-                let stderr = shorten(&exit.stderr_text(), 300);
+                let stderr = gist(&exit.stderr);
                 return Err(Kind::Truncated {
                     status: exit.status(),
                     stderr,
@@ -284,13 +305,12 @@ impl<W: Wire> Running<W> {
     }
 
     fn no_start_mark(&mut self, status: &str) -> Kind {
-        let stderr = self.stderr.text();
-        let first = if self.stdout.held().is_empty() {
-            &stderr
-        } else {
-            self.stdout.held()
-        };
-        let first = shorten(&printable(&first[..first.len().min(1024)]), 300);
+        // Both: a shell may greet on the one and refuse on the other.
+        let said = self.stdout.held();
+        let mut said = said[..said.len().min(Collector::PART)].to_vec();
+        said.push(b'\n');
+        said.extend(self.stderr.text());
+        let first = gist(&said);
         Kind::NoStartMark {
             status: status.to_owned(),
             first,
@@ -324,7 +344,7 @@ impl<W: Wire> Running<W> {
             let exit = self.verdict()?;
             return Err(Kind::Ended {
                 status: exit.status(),
-                stderr: shorten(&exit.stderr_text(), 300),
+                stderr: gist(&exit.stderr),
             });
         }
         Ok(())

@@ -255,7 +255,7 @@ fn a_channel_closed_by_the_server_does_not_look_like_success() {
         bytes <= 5 && matches!(error.kind, RemoteErrorKind::Truncated { .. }),
         "{error}"
     );
-    assert!(error.hint().unwrap().contains("ChannelTimeout"));
+    assert!(error.hint().unwrap().to_string().contains("ChannelTimeout"));
 }
 
 #[test]
@@ -280,6 +280,12 @@ fn a_forced_command_is_reported_as_such() {
             "This account is not available",
         ),
         ("echo only rsync >&2; exit 0", "only rsync"),
+        (
+            "printf 'Hello\\r\\n'; printf 'no\\r\\n' >&2; exit 3",
+            "(exit code 3): \"Hello; no\"",
+        ),
+        ("internal-sftp", "sftp connections only"),
+        ("false", "said nothing (exit code 1)"),
         ("yes", "still running"),
     ] {
         let server = Server::start_with(&format!("ForceCommand {forced}"), &["ed25519"]);
@@ -289,7 +295,7 @@ fn a_forced_command_is_reported_as_such() {
             "{error}"
         );
         assert!(
-            error.to_string().contains(said) && error.hint().unwrap().contains("forced command"),
+            error.to_string().contains(said) && error.hint().unwrap().to_string().contains("forced command"),
             "{error}"
         );
     }

@@ -17,7 +17,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::{Relay, Server, eventually, free_port, keygen};
 use repmgr_remote::{
-    ConnectError, ConnectErrorKind, Connection, Host, Prompt, ShellCommand, SshHost, StartOptions, run,
+    ConnectError, ConnectErrorKind, Connection, Host, Input, Obstacle, Prompt, RemoteError, ShellCommand,
+    SshClient, SshHost, SshOptions, StartOptions, run,
 };
 use repmgr_types::CancelToken;
 
@@ -60,7 +61,9 @@ fn an_unknown_host_is_refused_with_its_fingerprint_and_what_to_do() {
             "{error}"
         );
         assert!(error.to_string().contains("ssh-ed25519 SHA256:"), "{error}");
-        assert!(error.hint().unwrap().contains("ssh srv"));
+        let hint = error.hint().unwrap().to_string();
+        // With the options that lead there.
+        assert!(hint.contains("ssh ") && hint.contains(" srv"), "{hint}");
     }
     assert_eq!(fs::read_to_string(server.path("known_hosts")).unwrap(), "");
 }
@@ -151,6 +154,111 @@ fn a_revoked_key_is_refused_even_when_it_is_also_known() {
     );
 }
 
+/// Whether OpenSSH itself logs in.
+fn ssh_works(server: &Server, options: &[&str]) -> bool {
+    let config = server.path("config");
+    let mut ssh = Command::new("ssh");
+    ssh.arg("-F").arg(config).args(options);
+    ssh.args(["-o", "BatchMode=yes", "srv", "true"]);
+    ssh.stdin(Stdio::null()).status().unwrap().success()
+}
+
+#[test]
+fn a_key_on_the_list_of_revoked_keys_is_refused_whatever_else_is_set() {
+    let server = Server::start();
+    let path = |name: &str| server.path(name).display().to_string();
+    let write = |name: &str, text: &str| fs::write(server.path(name), text).unwrap();
+    let (key, other) = (server.public_key("host_ed25519"), server.public_key("id"));
+    write("text", &format!("# lost\n{other}\n{key} srv\n"));
+    keygen(&[
+        "-k",
+        "-f",
+        &path("krl"),
+        &path("id.pub"),
+        &path("host_ed25519.pub"),
+    ]);
+    write("hashes", &format!("sha256: {key}\n"));
+    keygen(&["-k", "-f", &path("hash krl"), &path("hashes")]);
+    for (list, at) in [("text", "text:3"), ("krl", "krl"), ("hash krl", "hash krl")] {
+        server.configure(&format!("RevokedHostKeys \"{}\"", path(list)));
+        assert!(!ssh_works(&server, &[]), "{list}");
+        for (known, strict) in [
+            (true, "yes"),
+            (true, "no"),
+            (false, "no"),
+            (false, "accept-new"),
+            (false, "ask"),
+        ] {
+            server.known_hosts("");
+            if known {
+                server.trust("ed25519");
+            }
+            let strict_option = format!("-o StrictHostKeyChecking={strict}");
+            let (host, prompt) = with_prompt(&server, "yes", &strict_option);
+            let error = fails(&host);
+            assert!(
+                matches!(&error.kind, ConnectErrorKind::HostKeyRevoked { known_at, .. } if *known_at == path(at)),
+                "{list}, {strict}: {error}"
+            );
+            assert!(error.to_string().contains("is revoked by"), "{error}");
+            assert!(!error.is_transient());
+            assert_eq!(prompt.1.load(Ordering::SeqCst), 0, "asked");
+            let text = fs::read_to_string(server.path("known_hosts")).unwrap();
+            assert_eq!(text.is_empty(), !known, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_list_of_revoked_keys_that_holds_others_hinders_nobody_and_one_that_cannot_be_read_everybody() {
+    let kinds = ["ed25519", "ecdsa", "rsa"];
+    let server = Server::start_with("", &kinds);
+    let path = |name: &str| server.path(name).display().to_string();
+    let other = server.public_key("id");
+    fs::write(path("text"), format!("\n# c\n{other}\n")).unwrap();
+    keygen(&["-k", "-f", &path("krl"), &path("id.pub")]);
+    fs::write(path("empty"), "").unwrap();
+    fs::write(path("broken"), format!("{other}\nno key\n")).unwrap();
+    let krl = fs::read(path("krl")).unwrap();
+    fs::write(path("broken krl"), &krl[..krl.len() - 9]).unwrap();
+    for (list, good) in [
+        ("text", true),
+        ("krl", true),
+        ("empty", true),
+        ("none", true),
+        ("missing", false),
+        ("broken", false),
+        ("broken krl", false),
+    ] {
+        let file = if list == "none" {
+            "none".to_owned()
+        } else {
+            path(list)
+        };
+        server.configure(&format!("RevokedHostKeys \"{file}\""));
+        assert_eq!(ssh_works(&server, &[]), good, "ssh with {list}");
+        if good {
+            for kind in kinds {
+                server.trust(kind);
+                works(server.connect());
+            }
+            continue;
+        }
+        for strict in ["yes", "no", "accept-new"] {
+            let error = fails(&server.host_with(&format!("-o StrictHostKeyChecking={strict}")));
+            assert!(
+                matches!(error.kind, ConnectErrorKind::RevokedKeysUnreadable { .. }),
+                "{list}: {error}"
+            );
+            assert!(
+                error.to_string().contains(&file) && error.hint().is_some(),
+                "{error}"
+            );
+            assert!(!error.is_transient());
+        }
+    }
+}
+
 #[test]
 fn the_key_type_that_is_known_is_the_one_asked_for() {
     let server = Server::start_with("", &["ed25519", "ecdsa", "rsa"]);
@@ -181,8 +289,9 @@ fn a_host_certificate_on_the_server_does_not_hide_the_plain_key() {
     ));
     works(second.connect());
     second.known_hosts(&format!("@cert-authority * {}\n", server.public_key("ca")));
+    // Certificates are for ssh to check.
     assert!(matches!(
-        fails(&second.host()).kind,
+        fails(&by(&second, SshClient::Libssh2)).kind,
         ConnectErrorKind::HostKeyUnknown { .. }
     ));
 }
@@ -231,7 +340,10 @@ impl Answer {
 
 impl Prompt for Answer {
     fn secret(&self, question: &str) -> Option<String> {
-        assert!(question.contains("locked"), "{question}");
+        let expected = ["locked", "Password of"]
+            .iter()
+            .any(|part| question.contains(part));
+        assert!(expected, "{question}");
         self.count();
         Some(self.0.to_owned())
     }
@@ -308,6 +420,9 @@ fn a_refused_login_says_what_was_tried() {
     ] {
         assert!(text.contains(&part), "{part}: {text}");
     }
+    let hint = error.hint().unwrap().to_string();
+    let call = format!("ssh -o BatchMode=yes -F {} -i {}", path("config"), path("wrong"));
+    assert!(hint.contains("ssh-agent") && hint.contains(&call), "{hint}");
     fs::remove_file(path("id")).unwrap();
     fs::remove_file(path("id.pub")).unwrap();
     assert!(fails(&server.host()).to_string().contains("no key found"));
@@ -324,6 +439,84 @@ fn too_many_keys_are_told_from_wrong_ones() {
     }
     let error = fails(&server.host_with(&options));
     assert!(error.to_string().contains("hung up"), "{error}");
+    assert_eq!(obstacle(&error), Some(Obstacle::TooManyKeys), "{error}");
+}
+
+fn obstacle(error: &ConnectError) -> Option<Obstacle> {
+    match &error.kind {
+        ConnectErrorKind::Authentication { obstacle, .. } => *obstacle,
+        kind => panic!("{kind}"),
+    }
+}
+
+#[test]
+fn after_a_key_that_is_not_enough_the_server_gets_what_it_wants_besides() {
+    let server = Server::start_with(
+        "PasswordAuthentication yes\nAuthenticationMethods publickey,password",
+        &["ed25519"],
+    );
+    let key = server.path("id").display().to_string();
+    let incomplete = |error: &ConnectError| {
+        let text = error.to_string();
+        assert!(
+            matches!(error.kind, ConnectErrorKind::Incomplete { .. }),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("accepted {key} and wants password as well")),
+            "{text}"
+        );
+        text
+    };
+    let text = incomplete(&fails(&server.host()));
+    assert!(!text.contains("denied") && !text.contains("tried"), "{text}");
+    // The user is asked for the password, and what was typed is wrong.
+    let (host, prompt) = with_prompt(&server, "wrong", "");
+    let text = incomplete(&fails(&host));
+    assert!(
+        prompt.1.load(Ordering::SeqCst) > 0 && text.contains("tried: password"),
+        "{text}"
+    );
+    // The same by an agent.
+    let socket = server.path("agent");
+    let _agent = Agent::start(&socket);
+    Agent::add(&socket, &server.path("id"));
+    let error = fails(&server.host_with(&format!("-o IdentityAgent={}", socket.display())));
+    assert!(
+        error.to_string().contains("accepted a key of the agent ("),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_server_that_wants_two_keys_gets_two() {
+    let server = Server::start_with("AuthenticationMethods publickey,publickey", &["ed25519"]);
+    let second = server.path("second").display().to_string();
+    keygen(&["-t", "ed25519", "-N", "", "-f", &second]);
+    let mut keys = fs::read_to_string(server.path("id.pub")).unwrap();
+    keys += &fs::read_to_string(server.path("second.pub")).unwrap();
+    fs::write(server.path("authorized_keys"), keys).unwrap();
+    works(server.host_with(&format!("-i {second}")).connect().unwrap());
+}
+
+#[test]
+fn an_agent_with_more_keys_than_the_server_hears_is_what_the_advice_is_about() {
+    let server = Server::start();
+    let socket = server.path("agent");
+    let _agent = Agent::start(&socket);
+    for i in 0..12 {
+        let key = server.path(&format!("k{i}"));
+        keygen(&["-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()]);
+        Agent::add(&socket, &key);
+    }
+    let options = format!("-o IdentitiesOnly=no -o IdentityAgent={}", socket.display());
+    let error = fails(&server.host_with(&options));
+    assert_eq!(obstacle(&error), Some(Obstacle::TooManyKeys), "{error}");
+    let hint = error.hint().unwrap().to_string();
+    assert!(
+        hint.contains("IdentitiesOnly") && !hint.contains("ssh-copy-id"),
+        "{hint}"
+    );
 }
 
 #[test]
@@ -608,7 +801,10 @@ fn a_broken_configuration_and_a_missing_client_are_named() {
     let mut options = server.options();
     options.ssh_program = "/nowhere/ssh".to_owned();
     let error = fails(&SshHost::new("srv", options).unwrap());
-    assert!(error.hint().unwrap().contains("openssh-client"), "{error}");
+    assert!(
+        error.hint().unwrap().to_string().contains("openssh-client"),
+        "{error}"
+    );
 }
 
 // Connections made ahead.
@@ -726,4 +922,243 @@ fn a_login_made_ahead_that_hangs_can_be_cancelled() {
     let error = fails(&host);
     assert!(matches!(error.kind, ConnectErrorKind::Cancelled(_)), "{error}");
     assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+// By the user's own ssh.
+
+fn by(server: &Server, client: SshClient) -> SshHost {
+    let options = SshOptions {
+        client,
+        ..server.options()
+    };
+    SshHost::new("srv", options).unwrap()
+}
+
+fn says(connection: &mut dyn Connection, command: &ShellCommand, input: Input) -> String {
+    let options = StartOptions {
+        input,
+        ..Default::default()
+    };
+    let output = run(connection, command, options, 1 << 20).unwrap();
+    assert!(output.exit.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_users_own_ssh_runs_commands_over_one_login() {
+    let server = Server::start();
+    let relay = Relay::before(&server, "");
+    server.known_hosts(&format!("k {}\n", server.public_key("host_ed25519")));
+    let host = by(&server, SshClient::OpenSsh);
+    let mut connection = host.connect().unwrap();
+    for n in 0..3 {
+        let word = format!("it's {n}");
+        let said = says(
+            &mut *connection,
+            &ShellCommand::new("echo").arg(&word),
+            Input::Empty,
+        );
+        assert_eq!(said, format!("{word}\n"));
+    }
+    let cat = ShellCommand::new("cat");
+    assert_eq!(
+        says(&mut *connection, &cat, Input::Bytes(b"a\0b".to_vec())),
+        "a\0b"
+    );
+    let wrong = ShellCommand::new("sh").args(["-c", "echo no >&2; exit 3"]);
+    let output = run(&mut *connection, &wrong, StartOptions::default(), 10).unwrap();
+    assert_eq!(
+        (output.exit.code, output.exit.stderr_text().as_str()),
+        (Some(3), "no")
+    );
+    assert_eq!(relay.accepted(), 1);
+}
+
+#[test]
+fn with_one_session_at_a_time_the_users_own_ssh_logs_in_for_each_command() {
+    let server = Server::start_with("MaxSessions 1", &["ed25519"]);
+    let host = by(&server, SshClient::OpenSsh);
+    let mut connection = host.connect().unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            says(
+                &mut *connection,
+                &ShellCommand::new("echo").arg("a"),
+                Input::Empty
+            ),
+            "a\n"
+        );
+    }
+}
+
+#[test]
+fn a_stream_by_the_users_own_ssh_that_is_cut_is_an_error() {
+    let server = Server::start();
+    let relay = Relay::before(&server, "");
+    server.known_hosts(&format!("k {}\n", server.public_key("host_ed25519")));
+    let mut connection = by(&server, SshClient::OpenSsh).connect().unwrap();
+    let endless = ShellCommand::new("cat").arg("/dev/zero");
+    let mut process = connection.start(&endless, StartOptions::default()).unwrap();
+    let mut some = vec![0; 1 << 20];
+    process.read_exact(&mut some).unwrap();
+    relay.cut();
+    let error = loop {
+        match process.read(&mut some) {
+            Ok(0) => panic!("it looks whole"),
+            Ok(_) => {}
+            Err(error) => break RemoteError::from_io(error),
+        }
+    };
+    assert!(error.is_transient(), "{error}");
+}
+
+#[test]
+fn commands_by_the_users_own_ssh_end_with_their_process_and_by_cancelling() {
+    let server = Server::start();
+    let cancel = CancelToken::new();
+    let options = SshOptions {
+        client: SshClient::OpenSsh,
+        cancel: cancel.clone(),
+        ..server.options()
+    };
+    let mut connection = SshHost::new("srv", options).unwrap().connect().unwrap();
+    let held = StartOptions {
+        input: Input::Held,
+        ..Default::default()
+    };
+    let lock = server.path("lock");
+    let hold = ShellCommand::script(r#"echo $$ >"$1"; cat; rm "$1""#).arg(lock.to_str().unwrap());
+    let process = connection.start(&hold, held).unwrap();
+    eventually("it runs", || {
+        fs::read_to_string(&lock).is_ok_and(|t| !t.is_empty())
+    });
+    drop(process);
+    eventually("it ended", || !lock.exists());
+    let mut process = connection
+        .start(&ShellCommand::new("sleep").arg("60"), StartOptions::default())
+        .unwrap();
+    soon(cancel);
+    let error = RemoteError::from_io(process.read(&mut [0]).unwrap_err());
+    assert!(error.is_cancelled(), "{error}");
+}
+
+#[test]
+fn where_libssh2_cannot_the_users_own_ssh_does() {
+    // Neither has libssh2.
+    let kex = Server::start_with("KexAlgorithms sntrup761x25519-sha512@openssh.com", &["ed25519"]);
+    assert!(ssh_works(&kex, &[]));
+    works(kex.connect());
+    let error = fails(&by(&kex, SshClient::Libssh2));
+    assert!(
+        matches!(error.kind, ConnectErrorKind::Handshake { .. }),
+        "{error}"
+    );
+    // Nothing helps.
+    kex.configure("KexAlgorithms curve25519-sha256");
+    let error = fails(&kex.host());
+    assert!(error.to_string().contains("Their offer: sntrup761"), "{error}");
+
+    let mac = Server::start_with("MACs umac-128@openssh.com\nCiphers aes128-ctr", &["ed25519"]);
+    works(mac.connect());
+
+    let banner = Server::start();
+    banner.configure("NoHostAuthenticationForLocalhost yes");
+    banner.known_hosts("");
+    assert!(ssh_works(&banner, &[]));
+    works(banner.connect());
+    // Policy of the user that libssh2 knows nothing of.
+    banner.trust("ed25519");
+    banner.configure("PubkeyAcceptedAlgorithms rsa-sha2-512");
+    assert!(!ssh_works(&banner, &[]));
+    fails(&banner.host());
+    banner.configure("PreferredAuthentications password");
+    assert!(!ssh_works(&banner, &[]));
+    fails(&banner.host());
+}
+
+#[test]
+fn a_host_certificate_is_checked_by_the_users_own_ssh() {
+    let server = Server::start();
+    let path = |name: &str| server.path(name).display().to_string();
+    keygen(&["-t", "ed25519", "-N", "", "-f", &path("ca")]);
+    keygen(&[
+        "-s",
+        &path("ca"),
+        "-I",
+        "h",
+        "-h",
+        "-n",
+        "127.0.0.1",
+        &path("host_ed25519.pub"),
+    ]);
+    let certificate = format!("HostCertificate {}", path("host_ed25519-cert.pub"));
+    fs::write(
+        server.path("sshd_config"),
+        format!(
+            "{certificate}\n{}",
+            fs::read_to_string(server.path("sshd_config")).unwrap()
+        ),
+    )
+    .unwrap();
+    let server = server.restarted();
+    let authority = format!("@cert-authority * {}\n", server.public_key("ca"));
+    server.known_hosts(&authority);
+    assert!(ssh_works(&server, &[]));
+    works(server.connect());
+    // Another authority's.
+    let other = format!("@cert-authority * {}\n", server.public_key("id"));
+    server.known_hosts(&other);
+    assert!(!ssh_works(&server, &[]));
+    fails(&server.host());
+}
+
+#[test]
+fn a_connection_of_the_user_that_is_open_is_a_way_in() {
+    let server = Server::start();
+    let socket = server.path("cm").display().to_string();
+    server.configure(&format!("ControlPath {socket}"));
+    let config = server.path("config");
+    let mut master = Command::new("ssh");
+    master.arg("-F").arg(&config).args(["-M", "-N", "srv"]);
+    let mut master = master.stdin(Stdio::null()).spawn().unwrap();
+    eventually("the master is there", || Path::new(&socket).exists());
+    // No other way in any more.
+    fs::remove_file(server.path("authorized_keys")).unwrap();
+    assert!(ssh_works(&server, &[]));
+    works(server.connect());
+    master.kill().unwrap();
+    master.wait().unwrap();
+    fails(&server.host());
+}
+
+#[test]
+fn a_host_that_is_not_the_known_one_is_never_tried_again_by_ssh() {
+    let server = Server::start();
+    let relay = Relay::before(&server, "");
+    server.known_hosts(&format!("k {}\n", server.public_key("id")));
+    let error = fails(&server.host_with("-o StrictHostKeyChecking=no"));
+    assert!(
+        matches!(error.kind, ConnectErrorKind::HostKeyChanged { .. }),
+        "{error}"
+    );
+    assert_eq!(relay.accepted(), 1);
+}
+
+#[test]
+fn what_the_users_own_ssh_says_is_told() {
+    let server = Server::start();
+    server.known_hosts("");
+    let error = fails(&by(&server, SshClient::OpenSsh));
+    assert!(
+        error.to_string().contains("Host key verification failed"),
+        "{error}"
+    );
+    assert!(!error.is_transient() && error.hint().is_some());
+    server.trust("ed25519");
+    server.configure("Host srv\n  Port 1\n");
+    let error = fails(&by(&server, SshClient::OpenSsh));
+    assert!(
+        error.to_string().contains("Connection refused") && error.is_transient(),
+        "{error}"
+    );
 }

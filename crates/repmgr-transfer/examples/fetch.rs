@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use repmgr_remote::{Host, LocalHost, SshHost, SshOptions};
 use repmgr_transfer::{
-    Compression, EntryKind, FileSink, Listing, Options, Progress, Sink, SinkError, list, transfer,
+    Compression, Counters, EntryKind, FileSink, Listing, Options, Sink, SinkError, list, transfer,
 };
 
 struct Directory<'a> {
@@ -84,8 +84,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             fs::create_dir_all(sink.path(index))?;
         }
     }
-    let (sources, progress) = (std::slice::from_ref(&listing), Progress::default());
-    let summary = transfer(host.as_ref(), sources, &|_, _| true, &options, &sink, &progress)?;
+    let (sources, counters) = (std::slice::from_ref(&listing), Counters::default());
+    let summary = transfer(host.as_ref(), sources, &|_, _| true, &options, &sink, &counters)?;
     println!("{summary:?} after {:.2?}", started.elapsed());
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::codec::Codec;
+use repmgr_codec::Codec;
 
 /// So many batches go with the better codec before the other gets another chance.
 const TRUST: u32 = 32;
@@ -64,7 +64,7 @@ impl Choice {
         match codec {
             Codec::Zstd => self.zstd.add(bytes, took),
             Codec::Lz4 => self.lz4.add(bytes, took),
-            Codec::Gzip | Codec::None => {}
+            _ => {}
         }
     }
 }

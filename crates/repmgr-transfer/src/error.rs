@@ -52,6 +52,21 @@ pub enum TransferError {
         #[source]
         source: Box<RemoteError>,
     },
+    /// The programs of the far side ended before their output was whole, and gave no reason that would last:
+    /// they were killed, or a pipe between them was cut.
+    #[error(
+        "the programs that read \"{directory}\" on \"{host}\" ended early (attempts: {attempts}): {message}"
+    )]
+    EndedEarly {
+        /// The host.
+        host: String,
+        /// The directory, or the archive.
+        directory: String,
+        /// How often it was tried without any progress.
+        attempts: u32,
+        /// What they said, or how they ended.
+        message: String,
+    },
     /// The far side has no GNU tar, or not the compressor that was asked for.
     #[error("there is no {program} on \"{host}\"")]
     NoProgram {
@@ -116,6 +131,7 @@ impl TransferError {
         match self {
             Self::Connect { source, .. } => source.is_transient(),
             Self::Remote { source, .. } => source.is_transient(),
+            Self::EndedEarly { .. } => true,
             _ => false,
         }
     }
@@ -123,11 +139,14 @@ impl TransferError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Connect { source, .. } => return source.hint(),
-            Self::Remote { source, .. } => return source.hint(),
+            Self::Connect { source, .. } => return source.hint().map(|h| h.to_string()),
+            Self::Remote { source, .. } => return source.hint().map(|h| h.to_string()),
             Self::NoProgram { host, program } => {
                 format!("install {program} on \"{host}\", where the PATH of a non-interactive shell finds it")
             }
+            Self::EndedEarly { host, .. } => format!(
+                "look on \"{host}\" for what ends programs: a lack of memory (the kernel's log tells), limits, or a restart of its services"
+            ),
             Self::Unreadable { file, .. } => format!(
                 "check the file and its permissions with \"ssh {}\"; a damaged one needs another backup",
                 file.host
@@ -152,11 +171,19 @@ impl TransferError {
     }
 
     pub(crate) fn with_attempts(mut self, count: u32) -> Self {
-        if let Self::Connect { attempts, .. } | Self::Remote { attempts, .. } = &mut self {
+        if let Self::Connect { attempts, .. }
+        | Self::Remote { attempts, .. }
+        | Self::EndedEarly { attempts, .. } = &mut self
+        {
             *attempts = count;
         }
         self
     }
+}
+
+/// Whether a signal ended the command, or one that a shell reports as 128 and more.
+pub(crate) fn was_killed(exit: &Exit) -> bool {
+    exit.signal.is_some() || exit.code.is_some_and(|code| (129..=192).contains(&code))
 }
 
 /// The line of standard error that tells most: the first of `program`, or the last one.

@@ -1,9 +1,10 @@
 //! A host whose commands give prepared answers.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
 
+use repmgr_codec::Codec;
 use repmgr_remote::{
     ConnectError, ConnectErrorKind, Connection, Exit, Host, Input, Process, RemoteError, RemoteErrorKind,
     ShellCommand, StartOptions,
@@ -85,6 +86,7 @@ impl Host for FakeHost {
             return Err(ConnectError {
                 host: "fake".to_owned(),
                 kind: ConnectErrorKind::Network { address, source },
+                ssh_options: String::new(),
             });
         }
         Ok(Box::new(self.clone()))
@@ -161,5 +163,24 @@ impl Process for FakeProcess {
 
     fn received(&self) -> u64 {
         self.at as u64
+    }
+}
+
+/// What a far side would send of `data`.
+pub(crate) fn compress(codec: Codec, data: &[u8]) -> Vec<u8> {
+    match codec {
+        Codec::Zstd => zstd::encode_all(data, 1).unwrap(),
+        Codec::Lz4 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        }
+        Codec::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        }
+        Codec::Bzip2 | Codec::Xz => panic!("no far side is asked for {codec}"),
+        Codec::None => data.to_vec(),
     }
 }

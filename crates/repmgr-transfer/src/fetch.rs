@@ -1,22 +1,16 @@
-//! One batch over one connection.
+//! One batch as a stream of tar archives over one connection.
 
 use std::io::BufRead;
-use std::time::Duration;
 
-use repmgr_remote::{Connection, Exit, Input, RemoteError, ShellCommand, StartOptions, run};
-use repmgr_types::CancelToken;
+use repmgr_remote::{Connection, Exit, ShellCommand, run};
 
 use crate::archive::{Archive, Member, MemberKind};
-use crate::batch::Batch;
-use crate::codec::Codec;
 use crate::complaints::{Complaint, complaints};
-use crate::error::{FarFile, TransferError, said};
+use crate::counters::{Count, Counted};
+use crate::error::{FarFile, TransferError, said, was_killed};
 use crate::list::parse;
-use crate::listing::Listing;
 use crate::path::shown;
-use crate::progress::{Count, Counted, Progress};
-use crate::revise::Kept;
-use crate::sink::{OldFiles, Sink, SinkError};
+use crate::task::{Fetched, Kept, Stream, Task, WRITTEN_MEANWHILE};
 use crate::wire::{StreamError, choose_codec, decoded, lz4};
 
 /// Says which codec it took from "$2" and sends an archive of the names on standard input. tar
@@ -57,111 +51,23 @@ exec tar --create --file=- --format=gnu --blocking-factor=128 --no-recursion --h
 const LOOK_SCRIPT: &str = r#"cd -- "$1" || exit 1
 exec xargs -0 -r sh -c 'exec find "$@" -maxdepth 0 -printf "%y r %s %m %T@ %p\0"' sh"#;
 
-pub(crate) const WRITTEN_MEANWHILE: &str = "it was written while it was read";
-
 /// As in the script.
 const SAMPLE_BLOCK: u64 = 128 << 10;
 /// A smaller file says little, and a smaller batch is not worth the time.
 const WORTH_A_SAMPLE: u64 = 1 << 20;
 
-/// What all batches of a transfer have in common.
-pub(crate) struct Fetcher<'a> {
-    pub(crate) sources: &'a [Listing],
-    pub(crate) sink: &'a dyn Sink,
-    pub(crate) progress: &'a Progress,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) cancel: CancelToken,
-}
-
-/// What a batch was.
-pub(crate) struct Fetched {
-    /// None where there was no stream.
-    pub(crate) codec: Option<Codec>,
-    pub(crate) files: u64,
-    pub(crate) bytes: u64,
-    /// What of it was here already.
-    pub(crate) kept: Kept,
-}
-
-/// A batch that did not arrive.
-pub(crate) struct Failure {
-    pub(crate) error: TransferError,
-    /// The file that was under way: its place in the batch.
-    pub(crate) at: usize,
-}
-
-/// How a stream ended.
-pub(crate) enum Stream {
-    /// All files of the batch came.
-    Whole(Codec),
-    /// Too early, or not all files came. The exit may say why.
-    Short(String),
-}
-
-impl Fetcher<'_> {
-    /// Fetches a batch and has it confirmed. `codecs` are the ones to choose from, best first; where
-    /// there is a choice, nothing is compressed that does not shrink.
-    pub(crate) fn fetch(
-        &self,
-        connection: &mut dyn Connection,
-        batch: &Batch,
-        codecs: &str,
-    ) -> Result<Fetched, Failure> {
-        let host = connection.host().to_owned();
-        self.work(host, batch, |task, at| task.stream(connection, codecs, at))
-    }
-
-    /// Brings a batch of `old` files up to date and has it confirmed.
-    pub(crate) fn revise(
-        &self,
-        old: &dyn OldFiles,
-        connection: &mut dyn Connection,
-        batch: &Batch,
-        codecs: &str,
-    ) -> Result<Fetched, Failure> {
-        let host = connection.host().to_owned();
-        self.work(host, batch, |task, at| task.revise(old, connection, codecs, at))
-    }
-
-    /// Copies a batch from this host, which is called so, and has it confirmed.
-    pub(crate) fn copy(&self, host: &str, batch: &Batch) -> Result<Fetched, Failure> {
-        self.work(host.to_owned(), batch, |task, at| task.copy(at))
-    }
-
-    fn work(
-        &self,
-        host: String,
-        batch: &Batch,
-        work: impl FnOnce(&Task<'_>, &mut usize) -> Result<Fetched, TransferError>,
-    ) -> Result<Fetched, Failure> {
-        let task = Task {
-            fetcher: self,
-            host,
-            listing: &self.sources[batch.source],
-            batch,
-        };
-        let mut at = 0;
-        work(&task, &mut at).map_err(|error| Failure { error, at })
-    }
-}
-
-/// One batch from one host.
-pub(crate) struct Task<'a> {
-    pub(crate) fetcher: &'a Fetcher<'a>,
-    host: String,
-    pub(crate) listing: &'a Listing,
-    pub(crate) batch: &'a Batch,
-}
-
 impl Task<'_> {
-    fn stream(
+    /// Fetches the batch as a stream and has it confirmed. `codecs` are the ones to choose from, best first;
+    /// where there is a choice, nothing is compressed that does not shrink. `at` is the place of the file
+    /// under way.
+    pub(crate) fn stream(
         &self,
         connection: &mut dyn Connection,
         codecs: &str,
         at: &mut usize,
     ) -> Result<Fetched, TransferError> {
-        let progress = self.fetcher.progress;
-        let mut count = Count::new(progress);
+        let counters = self.fetcher.counters;
+        let mut count = Count::new(counters);
         let sample = match codecs.contains(' ') {
             true => self.sample(),
             false => None,
@@ -175,13 +81,14 @@ impl Task<'_> {
         let process = connection
             .start(&command, self.options(names))
             .map_err(|e| self.remote(e))?;
-        let mut wire = Counted::new(process, progress);
+        let mut wire = Counted::new(process, counters);
         let stream = self.read(&mut wire, &mut count, at)?;
         let exit = wire.into_inner().finish().map_err(|e| self.remote(e))?;
         let touched = self.judge(&exit)?;
         let codec = match stream {
             Stream::Whole(codec) => codec,
             Stream::Short(reason) => return Err(self.malformed(reason)),
+            Stream::Cut => return Err(self.ended_early("their output breaks off".to_owned())),
         };
         if !touched.is_empty() {
             self.check_untouched(connection, &touched)?;
@@ -195,12 +102,6 @@ impl Task<'_> {
             bytes,
             kept: Kept::default(),
         })
-    }
-
-    pub(crate) fn confirm(&self) -> Result<(), TransferError> {
-        let indexes: Vec<_> = self.batch.files.iter().map(|i| *i as usize).collect();
-        let confirmed = self.fetcher.sink.confirm(self.batch.source, &indexes);
-        confirmed.map_err(|e| self.not_stored(indexes[0], e))
     }
 
     /// What the script takes to see whether the batch can be compressed.
@@ -217,16 +118,6 @@ impl Task<'_> {
         Some([format!("./{path}"), most, first, second, third])
     }
 
-    pub(crate) fn options(&self, input: Vec<u8>) -> StartOptions {
-        StartOptions {
-            input: Input::Bytes(input),
-            idle_timeout: self.fetcher.idle_timeout,
-            total_timeout: None,
-            bulk: true,
-            cancel: self.fetcher.cancel.clone(),
-        }
-    }
-
     fn read(
         &self,
         wire: &mut Counted<'_, '_>,
@@ -241,12 +132,13 @@ impl Task<'_> {
         let mut missing = None;
         loop {
             match archive.next() {
-                Ok(Some(member)) => {
-                    if let Err(e) = self.file(&member, &mut archive, &mut missing, count, at)? {
-                        return self.broken(e);
-                    }
-                }
+                Ok(Some(member)) => match self.file(&member, &mut archive, &mut missing, count, at)? {
+                    Ok(()) => {}
+                    Err(StreamError::Short) => return Ok(Stream::Cut),
+                    Err(e) => return self.broken(e),
+                },
                 Ok(None) => break,
+                Err(StreamError::Short) => return Ok(Stream::Cut),
                 Err(e) => return self.broken(e),
             }
         }
@@ -308,27 +200,6 @@ impl Task<'_> {
         Ok(Ok(()))
     }
 
-    pub(crate) fn check_as_listed(
-        &self,
-        index: usize,
-        is_file: bool,
-        size: u64,
-        same_time: bool,
-    ) -> Result<(), TransferError> {
-        let then = self.listing.get(index).size;
-        if !is_file {
-            return Err(self.changed(index, "it is no regular file any more"));
-        }
-        if size != then {
-            let message = format!("it has {size} bytes now and had {then} in the listing");
-            return Err(self.changed(index, message));
-        }
-        if !same_time {
-            return Err(self.changed(index, "it was written after the listing was made"));
-        }
-        Ok(())
-    }
-
     /// What the far side's tar made of it; the paths it saw touched while it read them.
     fn judge(&self, exit: &Exit) -> Result<Vec<Vec<u8>>, TransferError> {
         if exit.success() {
@@ -363,6 +234,7 @@ impl Task<'_> {
                     _ => None,
                 })
                 .collect()),
+            _ if was_killed(exit) => Err(self.ended_early(said(exit, "tar: "))),
             Some(Complaint::Other(message)) => Err(self.failed(message.clone())),
             _ => Err(self.failed(exit.status())),
         }
@@ -410,67 +282,8 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// What to make of a stream that cannot be read on.
-    pub(crate) fn broken(&self, error: StreamError) -> Result<Stream, TransferError> {
-        match error {
-            StreamError::Short => Ok(Stream::Short("it ends too early".to_owned())),
-            StreamError::Remote(error) => Err(self.remote(error)),
-            StreamError::Malformed(reason) => Err(self.malformed(reason)),
-            StreamError::NoProgram(program) => Err(self.no_program(program)),
-        }
-    }
-
     fn path(&self, place: usize) -> &[u8] {
         self.listing.get(self.batch.files[place] as usize).path
-    }
-
-    pub(crate) fn far_file(&self, index: usize) -> FarFile {
-        FarFile {
-            host: self.host.clone(),
-            directory: self.listing.directory().to_owned(),
-            path: self.listing.get(index).path.to_vec(),
-        }
-    }
-
-    pub(crate) fn changed(&self, index: usize, message: impl Into<String>) -> TransferError {
-        TransferError::Changed {
-            file: self.far_file(index),
-            message: message.into(),
-        }
-    }
-
-    pub(crate) fn remote(&self, error: RemoteError) -> TransferError {
-        TransferError::broken(self.listing.directory(), error)
-    }
-
-    pub(crate) fn malformed(&self, reason: String) -> TransferError {
-        TransferError::Malformed {
-            host: self.host.clone(),
-            directory: self.listing.directory().to_owned(),
-            reason,
-        }
-    }
-
-    pub(crate) fn no_program(&self, program: String) -> TransferError {
-        TransferError::NoProgram {
-            host: self.host.clone(),
-            program,
-        }
-    }
-
-    pub(crate) fn failed(&self, message: String) -> TransferError {
-        TransferError::Failed {
-            host: self.host.clone(),
-            directory: self.listing.directory().to_owned(),
-            message,
-        }
-    }
-
-    pub(crate) fn not_stored(&self, index: usize, source: SinkError) -> TransferError {
-        TransferError::Sink {
-            file: self.far_file(index),
-            source,
-        }
     }
 }
 

@@ -9,11 +9,10 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use crate::counters::Count;
 use crate::error::TransferError;
-use crate::fetch::{Fetched, Task, WRITTEN_MEANWHILE};
-use crate::progress::Count;
-use crate::revise::Kept;
 use crate::sink::FileSink;
+use crate::task::{Fetched, Kept, Task, WRITTEN_MEANWHILE};
 
 /// Small enough for the CPU's cache, large enough for the disk.
 const CHUNK: usize = 256 * 1024;
@@ -21,7 +20,7 @@ const CHUNK: usize = 256 * 1024;
 impl Task<'_> {
     /// Copies the batch and has it confirmed; `at` is the place of the file under way.
     pub(crate) fn copy(&self, at: &mut usize) -> Result<Fetched, TransferError> {
-        let mut count = Count::new(self.fetcher.progress);
+        let mut count = Count::new(self.fetcher.counters);
         let mut buffer = vec![0; CHUNK];
         for (place, index) in self.batch.files.iter().enumerate() {
             *at = place;
@@ -77,6 +76,7 @@ impl Task<'_> {
         while left > 0 {
             self.fetcher.cancel.check()?;
             let most = usize::try_from(left).unwrap_or(CHUNK).min(buffer.len());
+            let most = self.fetcher.counters.portion(most);
             let buffer = &mut buffer[..most];
             let copied = match by_kernel {
                 true => sink.copy(from, buffer).map_err(|e| self.not_stored(index, e))?,
@@ -98,6 +98,7 @@ impl Task<'_> {
                 }
             };
             count.add_bytes(length);
+            self.fetcher.counters.pass(length as u64);
             left = left.saturating_sub(length as u64);
         }
         Ok(())

@@ -16,7 +16,7 @@
 //!
 //! ```
 //! use repmgr_remote::{Host, LocalHost};
-//! use repmgr_transfer::{FileSink, Listing, Options, Progress, Sink, SinkError, list, transfer};
+//! use repmgr_transfer::{Counters, FileSink, Listing, Options, Sink, SinkError, list, transfer};
 //! use std::{fs::File, io::Write, path::PathBuf};
 //!
 //! struct Directory<'a>(PathBuf, &'a Listing);
@@ -51,10 +51,10 @@
 //! let from = from.to_str().unwrap();
 //! let listing = list(&mut *host.connect()?, from, &mut |_| true, &options.cancel)?;
 //! let sink = Directory(to.to_owned(), &listing);
-//! let progress = Progress::default(); // for another thread to look at
+//! let counters = Counters::default(); // for another thread to look at
 //! let sources = std::slice::from_ref(&listing);
-//! let summary = transfer(&host, sources, &|_, _| true, &options, &sink, &progress)?;
-//! assert_eq!((summary.files, summary.bytes), (1, 3));
+//! let came = transfer(&host, sources, &|_, _| true, &options, &sink, &counters)?;
+//! assert_eq!((came.files, came.bytes), (1, 3));
 //! assert_eq!(std::fs::read(to.join("PG_VERSION"))?, b"15\n");
 //! # Ok(())
 //! # }
@@ -63,8 +63,9 @@
 mod archive;
 mod batch;
 mod choice;
-mod codec;
 mod complaints;
+mod compression;
+mod counters;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -72,22 +73,26 @@ mod fetch;
 mod here;
 mod list;
 mod listing;
+mod options;
+mod pace;
 mod path;
 mod pool;
-mod progress;
 mod read;
 mod revise;
 mod sink;
+mod task;
 mod transfer;
 mod unpack;
 mod wire;
 
-pub use codec::{Codec, Compression};
+pub use compression::Compression;
+pub use counters::{Counters, Transferred};
 pub use error::{FarFile, TransferError};
 pub use list::{ListError, list, list_all};
 pub use listing::{Entry, EntryKind, Listing, PushError};
-pub use progress::Progress;
+pub use options::Options;
 pub use read::{ReadFileError, read_file};
+pub use repmgr_codec::Codec;
 pub use sink::{FileSink, OldFiles, Revision, Sink, SinkError};
-pub use transfer::{Options, Summary, transfer};
+pub use transfer::transfer;
 pub use unpack::{ArchiveMember, MemberSink, unpack};

@@ -5,7 +5,7 @@ use repmgr_remote::{Connection, RemoteError, ShellCommand, StartOptions};
 use repmgr_types::CancelToken;
 
 use crate::error::said;
-use crate::listing::{Entry, EntryKind, Listing, join};
+use crate::listing::{Entry, EntryKind, Listing, Room, join};
 use crate::path::{MAX_PATH, is_sound, shown};
 
 /// No listing.
@@ -69,7 +69,7 @@ impl ListError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Remote { source, .. } => source.hint(),
+            Self::Remote { source, .. } => source.hint().map(|h| h.to_string()),
             Self::NoFind { host } => Some(format!(
                 "install GNU findutils on \"{host}\", so that \"find\" of a non-interactive shell is it"
             )),
@@ -132,12 +132,13 @@ pub fn list_all(
         return Err(ListError::NotAbsolute { directory });
     }
     let mut listings = Vec::with_capacity(directories.len());
+    let mut room = Room::new();
     while listings.len() < directories.len() {
         let first = listings.len();
         let rest = &directories[first..];
         let group = &rest[..on_one_line(rest)];
         let mut keep = |number, entry: &Entry<'_>| keep(first + number, entry);
-        listings.append(&mut list_group(connection, group, &mut keep, cancel)?);
+        listings.append(&mut list_group(connection, group, &mut room, &mut keep, cancel)?);
     }
     Ok(listings)
 }
@@ -169,6 +170,7 @@ fn length_on_line(word: &str) -> usize {
 fn list_group(
     connection: &mut dyn Connection,
     directories: &[String],
+    room: &mut Room,
     keep: &mut dyn FnMut(usize, &Entry<'_>) -> bool,
     cancel: &CancelToken,
 ) -> Result<Vec<Listing>, ListError> {
@@ -183,7 +185,7 @@ fn list_group(
     };
     let mut listings = Vec::with_capacity(directories.len());
     let ended = connection.start(&command, options).and_then(|mut process| {
-        let ending = read_entries(process.as_mut(), directories, keep, &mut listings);
+        let ending = read_entries(process.as_mut(), directories, room, keep, &mut listings);
         match ending {
             Err(ReadError::Io(e)) => Err(RemoteError::from_io(e)),
             Err(ReadError::Shape(reason)) => Ok(Err(reason)),
@@ -250,6 +252,7 @@ enum Ending {
 fn read_entries(
     output: &mut dyn Read,
     directories: &[String],
+    room: &mut Room,
     keep: &mut dyn FnMut(usize, &Entry<'_>) -> bool,
     listings: &mut Vec<Listing>,
 ) -> Result<Ending, ReadError> {
@@ -257,8 +260,8 @@ fn read_entries(
     let mut line = Vec::new();
     loop {
         line.clear();
-        let room = (&mut output).take(LONGEST_ENTRY);
-        let read = { room }.read_until(0, &mut line).map_err(ReadError::Io)?;
+        let entry = (&mut output).take(LONGEST_ENTRY);
+        let read = { entry }.read_until(0, &mut line).map_err(ReadError::Io)?;
         let Some(text) = line.strip_suffix(b"\0") else {
             return match read {
                 0 if !listings.is_empty() => Ok(Ending::Whole),
@@ -287,7 +290,7 @@ fn read_entries(
             )));
         }
         if keep(number, &entry) {
-            let pushed = listings[number].push(&entry);
+            let pushed = room.push(&mut listings[number], &entry);
             pushed.map_err(|e| ReadError::Shape(e.to_string()))?;
         }
     }

@@ -64,15 +64,46 @@ pub enum PushError {
     /// Its path leads out of the directory, or is no path.
     #[error("the path is not a plain relative one")]
     Path,
-    /// There are 256 MiB of paths in it already, or 20 million entries.
+    /// There are 256 MiB of paths in it already, or 10 million entries.
     #[error("too many entries")]
     Full,
 }
 
 /// More paths than any PostgreSQL cluster has; who sends more wants to fill our memory.
 const MAX_PATHS: usize = 256 << 20;
-/// The same for the entries, for paths may be as short as one byte.
-const MAX_ENTRIES: usize = 20_000_000;
+/// The same for the entries, for paths may be as short as one byte. Of ordinary clusters 200,000 files take
+/// about 12 MB; so many as this with paths to the limit take 576 MiB, and more is refused.
+const MAX_ENTRIES: usize = 10_000_000;
+
+/// What listings that are made together may still hold: the limits of one count for all of them.
+#[derive(Debug)]
+pub(crate) struct Room {
+    entries: usize,
+    paths: usize,
+}
+
+impl Room {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: MAX_ENTRIES,
+            paths: MAX_PATHS,
+        }
+    }
+
+    /// Makes `listing` hold one entry more, if there is room.
+    pub(crate) fn push(&mut self, listing: &mut Listing, entry: &Entry<'_>) -> Result<(), PushError> {
+        let left = (
+            self.entries.checked_sub(1),
+            self.paths.checked_sub(entry.path.len()),
+        );
+        let (Some(entries), Some(paths)) = left else {
+            return Err(PushError::Full);
+        };
+        listing.push(entry)?;
+        (self.entries, self.paths) = (entries, paths);
+        Ok(())
+    }
+}
 
 impl Listing {
     /// An empty one of `directory`, an absolute path on the far side.
@@ -251,7 +282,25 @@ pub(crate) mod tests {
         assert_eq!(end_of_path(MAX_ENTRIES - 1, MAX_PATHS), Some(256 << 20));
         assert_eq!(end_of_path(MAX_ENTRIES, MAX_ENTRIES + 1), None);
         assert_eq!(end_of_path(1, MAX_PATHS + 1), None);
-        assert!(MAX_ENTRIES * size_of::<Record>() < 1 << 30);
+        assert!(MAX_ENTRIES * size_of::<Record>() + MAX_PATHS < 600 << 20);
+    }
+
+    #[test]
+    fn many_directories_together_have_no_more_room_than_one() {
+        let mut room = Room {
+            entries: 3,
+            paths: 10,
+        };
+        let mut listings = [Listing::new("/a"), Listing::new("/b")];
+        room.push(&mut listings[0], &file(b"1234", 1)).unwrap();
+        room.push(&mut listings[1], &file(b"1234", 1)).unwrap();
+        assert_eq!(
+            room.push(&mut listings[0], &file(b"123", 1)),
+            Err(PushError::Full)
+        );
+        room.push(&mut listings[0], &file(b"12", 1)).unwrap();
+        assert_eq!(room.push(&mut listings[1], &file(b"", 1)), Err(PushError::Full));
+        assert_eq!(listings.map(|listing| listing.len()), [2, 1]);
     }
 
     #[test]

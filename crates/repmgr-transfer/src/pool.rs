@@ -10,14 +10,14 @@ use repmgr_types::{CancelToken, Cancelled};
 
 use crate::batch::{Batch, Plan};
 use crate::choice::Choice;
-use crate::codec::{Codec, Compression};
+use crate::compression::{Compression, ON_THE_WIRE};
+use crate::counters::{Counters, Transferred};
 use crate::error::TransferError;
-use crate::fetch::{Failure, Fetched, Fetcher};
 use crate::listing::Listing;
-use crate::progress::Progress;
+use crate::options::Options;
 use crate::revise::PYTHON;
 use crate::sink::Sink;
-use crate::transfer::{Options, Summary};
+use crate::task::{Failure, Fetched, Fetcher};
 
 /// The longest time between two looks at the cancellation token.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -42,9 +42,9 @@ struct State<'a> {
     workers: usize,
     /// Batches; whether it grows tells progress.
     confirmed: u64,
-    payload: [u64; Codec::ALL.len()],
+    payload: [u64; ON_THE_WIRE.len()],
     choice: Choice,
-    summary: Summary,
+    transferred: Transferred,
     failure: Option<TransferError>,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Pool<'a> {
         plan: Plan<'a>,
         options: &'a Options,
         sink: &'a dyn Sink,
-        progress: &'a Progress,
+        counters: &'a Counters,
     ) -> Self {
         let stop = options.cancel.child();
         Self {
@@ -99,7 +99,7 @@ impl<'a> Pool<'a> {
             fetcher: Fetcher {
                 sources,
                 sink,
-                progress,
+                counters,
                 idle_timeout: options.idle_timeout,
                 cancel: stop.clone(),
             },
@@ -110,9 +110,9 @@ impl<'a> Pool<'a> {
                 returned: Vec::new(),
                 in_flight: 0,
                 confirmed: 0,
-                payload: [0; Codec::ALL.len()],
+                payload: [0; ON_THE_WIRE.len()],
                 choice: Choice::default(),
-                summary: Summary::default(),
+                transferred: Transferred::default(),
                 failure: None,
             }),
             changed: Condvar::new(),
@@ -120,7 +120,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Works until everything is there or the first error; one worker is this thread.
-    pub(crate) fn run(self) -> Result<Summary, TransferError> {
+    pub(crate) fn run(self) -> Result<Transferred, TransferError> {
         thread::scope(|scope| {
             for number in 1..self.lock().plan.workers() {
                 let builder = thread::Builder::new().name(format!("transfer-{number}"));
@@ -135,13 +135,15 @@ impl<'a> Pool<'a> {
         if let Some(failure) = state.failure {
             return Err(failure);
         }
-        let most = Codec::ALL
+        let most = ON_THE_WIRE
             .into_iter()
             .zip(state.payload)
             .max_by_key(|(_, bytes)| *bytes);
-        Ok(Summary {
-            codec: most.filter(|_| state.summary.jobs > 0).map(|(codec, _)| codec),
-            ..state.summary
+        Ok(Transferred {
+            codec: most
+                .filter(|_| state.transferred.jobs > 0)
+                .map(|(codec, _)| codec),
+            ..state.transferred
         })
     }
 
@@ -214,20 +216,7 @@ impl<'a> Pool<'a> {
             return ControlFlow::Continue(());
         };
         let started = Instant::now();
-        let fetched = match &mut worker.connection {
-            None => self.fetcher.copy(self.host.name(), &claim.batch),
-            Some(connection) => {
-                let codecs = match self.options.compression {
-                    Compression::Auto => self.lock().choice.next(),
-                    chosen => chosen.codecs(),
-                };
-                let (connection, batch) = (connection.as_mut(), &claim.batch);
-                match self.fetcher.sink.old_files().filter(|_| batch.old) {
-                    Some(old) => self.fetcher.revise(old, connection, batch, codecs),
-                    None => self.fetcher.fetch(connection, batch, codecs),
-                }
-            }
-        };
+        let fetched = self.fetch(worker, &claim.batch);
         match fetched {
             Ok(fetched) => {
                 self.arrived(worker, &claim.batch, &fetched, started.elapsed());
@@ -240,7 +229,7 @@ impl<'a> Pool<'a> {
                 // It has a command that was not heard to its end.
                 worker.connection = None;
                 let mut state = self.lock();
-                state.summary.without_python = true;
+                state.transferred.without_python = true;
                 state.returned.push(claim.take());
                 drop(state);
                 claim.settled = true;
@@ -257,7 +246,7 @@ impl<'a> Pool<'a> {
                     self.fail(error.with_attempts(attempts));
                 } else {
                     log::debug!("attempt {attempts}: {error}");
-                    state.summary.retries += 1;
+                    state.transferred.retries += 1;
                     state.returned.extend(parts.into_iter().rev());
                     drop(state);
                     claim.settled = true;
@@ -270,6 +259,28 @@ impl<'a> Pool<'a> {
         ControlFlow::Continue(())
     }
 
+    /// Has the batch copied, brought up to date or streamed.
+    fn fetch(&self, worker: &mut Worker, batch: &Batch) -> Result<Fetched, Failure> {
+        let Some(connection) = &mut worker.connection else {
+            let host = self.host.name().to_owned();
+            return self.fetcher.work(host, batch, |task, at| task.copy(at));
+        };
+        let codecs = match self.options.compression {
+            Compression::Auto => self.lock().choice.next(),
+            chosen => chosen.choices(),
+        };
+        let connection = connection.as_mut();
+        let host = connection.host().to_owned();
+        match self.fetcher.sink.old_files().filter(|_| batch.old) {
+            Some(old) => self
+                .fetcher
+                .work(host, batch, |task, at| task.revise(old, connection, codecs, at)),
+            None => self
+                .fetcher
+                .work(host, batch, |task, at| task.stream(connection, codecs, at)),
+        }
+    }
+
     fn not_connected(&self, worker: &mut Worker, error: ConnectError) -> ControlFlow<()> {
         if matches!(error.kind, ConnectErrorKind::Cancelled(_)) {
             self.fail(Cancelled.into());
@@ -279,7 +290,7 @@ impl<'a> Pool<'a> {
         let failures = worker.failures.add(state.confirmed);
         if error.is_transient() && failures <= self.options.retries {
             log::debug!("attempt {failures}: {error}");
-            state.summary.retries += 1;
+            state.transferred.retries += 1;
             drop(state);
             self.pause(failures);
             return ControlFlow::Continue(());
@@ -305,7 +316,7 @@ impl<'a> Pool<'a> {
             Some(batch) => batch,
             None => state.plan.next(round_trip)?,
         };
-        batch.old &= !state.summary.without_python;
+        batch.old &= !state.transferred.without_python;
         state.in_flight += 1;
         Some(Claim {
             pool: self,
@@ -317,19 +328,19 @@ impl<'a> Pool<'a> {
     fn arrived(&self, worker: &mut Worker, batch: &Batch, fetched: &Fetched, took: Duration) {
         let mut state = self.lock();
         state.confirmed += 1;
-        state.summary.files += fetched.files;
-        state.summary.bytes += fetched.bytes;
-        state.summary.kept_files += fetched.kept.files;
-        state.summary.kept_bytes += fetched.kept.bytes;
+        state.transferred.files += fetched.files;
+        state.transferred.bytes += fetched.bytes;
+        state.transferred.kept_files += fetched.kept.files;
+        state.transferred.kept_bytes += fetched.kept.bytes;
         let Some(codec) = fetched.codec else { return };
         if !batch.old {
             state.choice.learn(codec, fetched.bytes, took);
         }
-        if let Some(place) = Codec::ALL.iter().position(|c| *c == codec) {
+        if let Some(place) = ON_THE_WIRE.iter().position(|c| *c == codec) {
             state.payload[place] += fetched.bytes;
         }
         if !std::mem::replace(&mut worker.brought, true) {
-            state.summary.jobs += 1;
+            state.transferred.jobs += 1;
         }
     }
 }

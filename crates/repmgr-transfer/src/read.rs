@@ -63,7 +63,7 @@ impl ReadFileError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Remote { source, .. } => source.hint(),
+            Self::Remote { source, .. } => source.hint().map(|h| h.to_string()),
             Self::Failed { file, .. } => {
                 Some(format!("check the file and its permissions on \"{}\"", file.host))
             }

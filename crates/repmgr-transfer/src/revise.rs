@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use openssl::sha::sha256;
 use repmgr_remote::{Connection, ShellCommand};
 
-use crate::error::{TransferError, said};
-use crate::fetch::{Fetched, Stream, Task};
+use crate::counters::{Count, Counted};
+use crate::error::{TransferError, said, was_killed};
 use crate::path::shown;
-use crate::progress::{Count, Counted};
 use crate::sink::OldFiles;
+use crate::task::{Fetched, Kept, Stream, Task};
 use crate::wire::{StreamError, choose_codec, decoded, lz4};
 
 /// As in the program, with the next three. The page of nearly every PostgreSQL.
@@ -60,8 +60,8 @@ impl Task<'_> {
         codecs: &str,
         at: &mut usize,
     ) -> Result<Fetched, TransferError> {
-        let progress = self.fetcher.progress;
-        let mut count = Count::new(progress);
+        let counters = self.fetcher.counters;
+        let mut count = Count::new(counters);
         let (input, blocks) = self.describe(old, at)?;
         *at = 0;
         let command = ShellCommand::script(SCRIPT)
@@ -72,10 +72,11 @@ impl Task<'_> {
         let mut options = self.options(input);
         // What does not differ says nothing, and what is said waits in buffers until the end.
         let files = self.batch.files.iter();
-        let bytes: u64 = files.map(|index| self.listing.get(*index as usize).size).sum();
+        let sizes = files.map(|index| self.listing.get(*index as usize).size);
+        let bytes = sizes.fold(0, u64::saturating_add);
         options.idle_timeout += Duration::from_secs(bytes / SLOWEST_COMPARISON);
         let process = connection.start(&command, options).map_err(|e| self.remote(e))?;
-        let mut wire = Counted::new(process, progress);
+        let mut wire = Counted::new(process, counters);
         let mut kept = Kept::default();
         let stream = self.read_differences(old, &blocks, &mut wire, &mut count, &mut kept, at)?;
         let exit = wire.into_inner().finish().map_err(|e| self.remote(e))?;
@@ -89,6 +90,7 @@ impl Task<'_> {
                 log::warn!("{}", self.failed(said(&exit, "python3: ")));
                 return Err(self.no_program(PYTHON.to_owned()));
             }
+            _ if was_killed(&exit) => return Err(self.ended_early(said(&exit, "python3: "))),
             _ => return Err(self.failed(said(&exit, "python3: "))),
         };
         self.confirm()?;
@@ -292,13 +294,6 @@ impl Task<'_> {
         self.check_as_listed(index, true, u64::from_be_bytes(size), same_time)?;
         Ok(Ok(()))
     }
-}
-
-/// What did not travel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Kept {
-    pub(crate) files: u64,
-    pub(crate) bytes: u64,
 }
 
 /// Nanoseconds since 1970.

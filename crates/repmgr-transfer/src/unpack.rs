@@ -1,16 +1,16 @@
 use std::io::BufRead;
 use std::time::SystemTime;
 
+use repmgr_codec::{Codec, Window};
 use repmgr_remote::{Connection, RemoteError, ShellCommand, StartOptions};
 
 use crate::archive::{Archive, Member, MemberKind};
-use crate::codec::Codec;
-use crate::error::{FarFile, TransferError, said};
+use crate::counters::{Count, Counted, Counters};
+use crate::error::{FarFile, TransferError, said, was_killed};
 use crate::listing::{EntryKind, join};
+use crate::options::Options;
 use crate::path::{is_sound, shown};
-use crate::progress::{Count, Counted, Progress};
 use crate::sink::{FileSink, SinkError};
-use crate::transfer::Options;
 use crate::wire::{StreamError, choose_codec, chosen_codec, lz4};
 
 /// What stands in an archive.
@@ -57,9 +57,6 @@ case $codec in
 esac"#
 );
 
-/// What a good compressor of whole archives may use.
-const WINDOW_LOG: u32 = 27;
-
 /// Streams one tar archive from `directory`, unpacks it on the way and gives its files to `sink`.
 ///
 /// `codec` is how the archive is compressed; one that is not is compressed on the way as
@@ -79,10 +76,10 @@ pub fn unpack(
     codec: Codec,
     options: &Options,
     sink: &mut dyn MemberSink,
-    progress: &Progress,
+    counters: &Counters,
 ) -> Result<(u64, u64), TransferError> {
     let on_the_way = match codec {
-        Codec::None => options.compression.codecs(),
+        Codec::None => options.compression.choices(),
         _ => "none",
     };
     let command = ShellCommand::script(SCRIPT)
@@ -108,13 +105,16 @@ pub fn unpack(
     let mut task = Unpacking {
         file,
         options,
-        count: Count::new(progress),
+        count: Count::new(counters),
         sink,
     };
     let process = connection.start(&command, start).map_err(|e| task.remote(e))?;
-    let mut wire = Counted::new(process, progress);
+    let mut wire = Counted::new(process, counters);
     let whole = task.read(&mut wire, codec)?;
     let exit = wire.into_inner().finish().map_err(|e| task.remote(e))?;
+    if was_killed(&exit) {
+        return Err(task.ended_early(said(&exit, "cat: ")));
+    }
     if !exit.success() {
         let message = said(&exit, "cat: ");
         let file = task.file;
@@ -141,7 +141,7 @@ impl Unpacking<'_, '_> {
             Ok(on_the_way) => on_the_way,
             Err(e) => return self.broken(e),
         };
-        let decoder = codec.decoder(wire, WINDOW_LOG);
+        let decoder = codec.decoder(wire, Window::STORED);
         let mut archive = Archive::new(decoder.map_err(|e| self.malformed(e.to_string()))?);
         loop {
             match archive.next() {
@@ -226,6 +226,15 @@ impl Unpacking<'_, '_> {
 
     fn remote(&self, error: RemoteError) -> TransferError {
         TransferError::broken(&self.file.directory, error)
+    }
+
+    fn ended_early(&self, message: String) -> TransferError {
+        TransferError::EndedEarly {
+            host: self.file.host.clone(),
+            directory: format!("{}/{}", self.file.directory, shown(&self.file.path)),
+            attempts: 1,
+            message,
+        }
     }
 
     fn malformed(&self, reason: String) -> TransferError {

@@ -2,9 +2,10 @@
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
+use repmgr_codec::{Codec, Window};
 use repmgr_remote::RemoteError;
 
-use crate::codec::Codec;
+use crate::compression::ON_THE_WIRE;
 use crate::path::shown;
 
 /// Part of a shell script: chooses `$codec` from a list of names, or tells what is missing. The
@@ -78,16 +79,13 @@ pub(crate) fn chosen_codec(input: &mut impl Read) -> Result<Codec, StreamError> 
     if let Some(program) = line.strip_prefix(b"missing ") {
         return Err(StreamError::NoProgram(shown(program)));
     }
-    let codec = Codec::ALL.into_iter().find(|c| c.name().as_bytes() == line);
+    let codec = ON_THE_WIRE.into_iter().find(|c| c.name().as_bytes() == line);
     codec.ok_or_else(|| StreamError::Malformed(format!("it begins with \"{}\"", shown(&line))))
 }
-
-/// `zstd -1` needs 19; a far side that claims more wants our memory.
-const WINDOW_LOG: u32 = 23;
 
 /// What comes after that line, as it was before the far side compressed it.
 pub(crate) fn decoded<'r>(mut input: impl Read + 'r) -> Result<(Codec, Box<dyn BufRead + 'r>), StreamError> {
     let codec = chosen_codec(&mut input)?;
-    let decoder = codec.decoder(input, WINDOW_LOG);
+    let decoder = codec.decoder(input, Window::WIRE);
     Ok((codec, decoder.map_err(|e| StreamError::Malformed(e.to_string()))?))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use repmgr_lab::{PgInstall, Primary, PrimaryOptions, Scratch, check};
 use repmgr_remote::{Host, LocalHost};
 use repmgr_transfer::{
-    ArchiveMember, Codec, EntryKind, FileSink, MemberSink, Options, Progress, SinkError, unpack,
+    ArchiveMember, Codec, Counters, EntryKind, FileSink, MemberSink, Options, SinkError, unpack,
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -77,7 +77,7 @@ fn check_backup(scratch: &Scratch, primary: &Primary, name: &str, compress: &[&s
         }
         archives += 1;
         let mut connection = LocalHost::default().connect().unwrap();
-        let (mut memory, progress) = (Memory::default(), Progress::default());
+        let (mut memory, counters) = (Memory::default(), Counters::default());
         let shown = directory.to_str().unwrap();
         unpack(
             &mut *connection,
@@ -86,7 +86,7 @@ fn check_backup(scratch: &Scratch, primary: &Primary, name: &str, compress: &[&s
             codec,
             &Options::default(),
             &mut memory,
-            &progress,
+            &counters,
         )
         .unwrap();
         let unpacked = scratch.dir(format!("{name}-{archive}")).unwrap();

@@ -10,14 +10,14 @@ use std::time::{Duration, SystemTime};
 use common::{Bench, Disk, Watch, content, options};
 use repmgr_remote::Host;
 use repmgr_transfer::{
-    Codec, Compression, Entry, EntryKind, FileSink, Listing, Options, Progress, Sink, SinkError, Summary,
-    TransferError, list, transfer,
+    Codec, Compression, Counters, Entry, EntryKind, FileSink, Listing, Options, Sink, SinkError,
+    TransferError, Transferred, list, transfer,
 };
 use repmgr_types::CancelToken;
 
 /// Everything arrives whole.
 #[track_caller]
-fn arrives(bench: &Bench, listing: &Listing, compression: Compression, jobs: usize) -> Summary {
+fn arrives(bench: &Bench, listing: &Listing, compression: Compression, jobs: usize) -> Transferred {
     let disk = Disk::new(listing);
     let options = Options {
         compression,
@@ -135,7 +135,7 @@ fn a_listing_tells_kind_size_mode_and_time_of_everything() {
         &wanted,
         &options(1),
         &disk,
-        &Progress::default(),
+        &Counters::default(),
     );
     assert_eq!(summary.unwrap().files, 1);
 }
@@ -332,12 +332,12 @@ fn several_sources_go_in_one_transfer() {
         list(&mut *connection, &directory, &mut |_| true, &CancelToken::new()).unwrap()
     };
     let sources = [list_of("data"), list_of("16384")];
-    let progress = Progress::default();
+    let counters = Counters::default();
     let watch = Watch::new(|_| ());
     let not_a = |source, index| (source, index) != (0, 0);
-    let summary = transfer(&bench.host, &sources, &not_a, &options(2), &watch, &progress).unwrap();
+    let summary = transfer(&bench.host, &sources, &not_a, &options(2), &watch, &counters).unwrap();
     assert_eq!(
-        (summary.files, progress.files(), progress.wire_bytes()),
+        (summary.files, counters.files(), counters.wire_bytes()),
         (2, 2, summary.wire_bytes)
     );
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::{Disk, Watch, content, options};
 use repmgr_remote::{Host, LocalHost};
 use repmgr_transfer::{
-    FileSink, Listing, Options, Progress, Sink, SinkError, Summary, TransferError, list, transfer,
+    Counters, FileSink, Listing, Options, Sink, SinkError, TransferError, Transferred, list, transfer,
 };
 use repmgr_types::CancelToken;
 
@@ -21,8 +21,8 @@ fn listing(of: &Path) -> Listing {
     list(&mut *connection, of.to_str().unwrap(), &mut |_| true, &never).unwrap()
 }
 
-fn fetch(listing: &Listing, sink: &dyn Sink, options: &Options) -> Result<Summary, TransferError> {
-    let progress = Progress::default();
+fn fetch(listing: &Listing, sink: &dyn Sink, options: &Options) -> Result<Transferred, TransferError> {
+    let counters = Counters::default();
     let sources = std::slice::from_ref(listing);
     let result = transfer(
         &LocalHost::default(),
@@ -30,15 +30,15 @@ fn fetch(listing: &Listing, sink: &dyn Sink, options: &Options) -> Result<Summar
         &|_, _| true,
         options,
         sink,
-        &progress,
+        &counters,
     );
     if let Ok(summary) = &result {
         assert_eq!(
-            (progress.files(), progress.bytes()),
+            (counters.files(), counters.bytes()),
             (summary.files, summary.bytes)
         );
     } else {
-        assert_eq!(progress.bytes(), 0, "what was not confirmed is not counted");
+        assert_eq!(counters.bytes(), 0, "what was not confirmed is not counted");
     }
     result
 }
@@ -67,10 +67,10 @@ fn everything_arrives_without_a_stream() {
     let disk = Disk::new(&listing);
     let summary = fetch(&listing, &disk, &options(2)).unwrap();
     disk.assert_whole(source.path());
-    let expected = Summary {
+    let expected = Transferred {
         files: 6,
         bytes: 45_000_000,
-        ..Summary::default()
+        ..Transferred::default()
     };
     assert_eq!(summary, expected);
 }

@@ -395,8 +395,22 @@ fn printable(keyword: &str) -> Option<&str> {
                 .take_while(|(a, b)| a == b)
                 .count()
                 >= 3
+            || known.len() >= 4 && is_one_slip(known.as_bytes(), keyword.as_bytes())
     };
     Conninfo::keywords().any(near).then_some(keyword)
+}
+
+/// Whether one letter is missing, too much or another, or two neighbours have changed places.
+fn is_one_slip(known: &[u8], typed: &[u8]) -> bool {
+    let same = known.iter().zip(typed).take_while(|(a, b)| a == b).count();
+    let (known, typed) = (&known[same..], &typed[same..]);
+    match (known, typed) {
+        ([_, rest @ ..], [_, end @ ..]) if rest == end => true,
+        ([_, rest @ ..], typed) if rest == typed => true,
+        (known, [_, end @ ..]) if known == end => true,
+        ([a, b, rest @ ..], [c, d, end @ ..]) => a == d && b == c && rest == end,
+        _ => false,
+    }
 }
 
 impl FromStr for Conninfo {

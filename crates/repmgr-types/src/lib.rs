@@ -1,20 +1,28 @@
 //! The vocabulary every other crate speaks: PostgreSQL versions, log sequence numbers,
-//! timelines, WAL segment names, system identifiers, Barman backup ids, connection strings
-//! and the cancellation token.
+//! timelines, WAL segment names, system identifiers, Barman backup ids, connection strings, transfer rates,
+//! what would help after a failure, the cancellation token, and how text from elsewhere is shown.
 //!
 //! Values only. Nothing here opens a file, a socket or a process, and nothing here knows
 //! Barman's or repmgr's rules beyond the spelling of a name.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 mod cancel;
 mod conninfo;
+mod hint;
 mod names;
+mod path;
 mod pg;
+mod rate;
+pub mod text;
 mod wal;
 
 pub use cancel::{CancelToken, Cancelled};
 pub use conninfo::{Conninfo, ConninfoError};
+pub use hint::{Hint, Remedy};
 pub use names::BackupId;
+pub use path::canonical_path;
 pub use pg::{PgVersion, SystemId};
+pub use rate::Rate;
 pub use wal::{Lsn, Timeline, WalSegmentName, WalSegmentSize};
 
 /// A text that is not what its type demands.

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ParseError;
 
 /// The id of one Barman backup, `YYYYMMDDTHHMMSS` in the Barman host's local time.
@@ -8,8 +10,23 @@ use crate::ParseError;
 /// Only a literal id is a `BackupId`; shortcuts (`latest`) and backup names are resolved to
 /// one first, because Barman reads an empty or misspelt word as a shortcut to a *failed*
 /// backup (observed with 2.19 to 3.19).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct BackupId(String);
+
+impl From<BackupId> for String {
+    fn from(id: BackupId) -> Self {
+        id.0
+    }
+}
+
+impl TryFrom<String> for BackupId {
+    type Error = ParseError;
+
+    fn try_from(text: String) -> Result<Self, ParseError> {
+        text.parse()
+    }
+}
 
 impl BackupId {
     /// The id as Barman writes it.

@@ -115,6 +115,12 @@ impl WalSegmentName {
         Self::from_number(self.timeline, self.number(size) + 1, size)
     }
 
+    /// The segment before this one on the same timeline; `None` before the first.
+    pub fn previous(self, size: WalSegmentSize) -> Option<Self> {
+        let number = self.number(size).checked_sub(1)?;
+        Some(Self::from_number(self.timeline, number, size))
+    }
+
     /// The timeline the segment was written on.
     pub fn timeline(self) -> Timeline {
         self.timeline
@@ -181,6 +187,8 @@ mod tests {
         let name = WalSegmentName::containing(tl, "1/FF000028".parse().unwrap(), SIZE);
         assert_eq!(name.to_string(), "0000000300000001000000FF");
         assert_eq!(name.next(SIZE).to_string(), "000000030000000200000000");
+        assert_eq!(name.next(SIZE).previous(SIZE), Some(name));
+        assert_eq!(WalSegmentName::containing(tl, Lsn(1), SIZE).previous(SIZE), None);
         assert_eq!(name.start(SIZE).to_string(), "1/FF000000");
         assert_eq!(
             "0000000300000001000000FF".parse::<WalSegmentName>().unwrap(),

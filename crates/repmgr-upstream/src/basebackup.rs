@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
-use repmgr_types::{CancelToken, Conninfo, PgVersion};
+use repmgr_types::{CancelToken, Conninfo, Hint, PgVersion, Rate, Remedy};
 
-use crate::program::{self, Lines, ProgramError};
-use crate::{Environment, ProgramFailure};
+use crate::program::{self, ProgramError};
+use crate::{Environment, ProgramFailure, bin_dir};
 
 /// As for this crate's own connections.
 const KEEPALIVES: &[(&str, &str)] = &[
@@ -41,6 +41,8 @@ pub struct BaseBackup {
     pub slot: Option<String>,
     /// Where `pg_wal` is to lie, if not in the data directory. `None` if `options` say it.
     pub wal_dir: Option<PathBuf>,
+    /// The most that the server sends in a second (`--max-rate`). `None` if `options` say it.
+    pub max_rate: Option<Rate>,
     /// Further words, as in repmgr's `pg_basebackup_options`.
     pub options: Vec<String>,
 }
@@ -96,21 +98,22 @@ pub enum BaseBackupError {
 
 impl BaseBackupError {
     /// What to do next.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
             BaseBackupError::Program(e) => e.hint(),
-            BaseBackupError::TooOld { server, .. } => Some(format!(
-                "install the programs of PostgreSQL {} and set \"pg_bindir\" to their directory",
-                server.major_name()
-            )),
-            BaseBackupError::Secret { keyword } => Some(format!(
-                "set \"{keyword}\" in a service file (~/.pg_service.conf), and name the service in the \
+            BaseBackupError::TooOld { server, .. } => Some(bin_dir::install(&server.major_name())),
+            BaseBackupError::Secret { keyword } => Some(
+                format!(
+                    "set \"{keyword}\" in a service file (~/.pg_service.conf), and name the service in the \
                  connection string"
-            )),
+                )
+                .into(),
+            ),
             BaseBackupError::Failed(e) => e.hint(),
             BaseBackupError::Incomplete { .. } => Some(
-                "check \"pg_basebackup_options\": the format must be \"plain\", the target unchanged"
-                    .to_owned(),
+                Hint::new("check ")
+                    .remedy(Remedy::BaseBackupOptions)
+                    .words(": the format must be \"plain\", the target unchanged"),
             ),
         }
     }
@@ -129,6 +132,7 @@ impl BaseBackup {
             stream_wal: true,
             slot: None,
             wal_dir: None,
+            max_rate: None,
             options: Vec::new(),
         }
     }
@@ -155,6 +159,9 @@ impl BaseBackup {
         }
         if let Some(dir) = &self.wal_dir {
             words.extend(["--waldir".into(), dir.into()]);
+        }
+        if let Some(rate) = self.max_rate {
+            words.push(format!("--max-rate={rate}").into());
         }
         words.extend(self.options.iter().map(OsString::from));
         // Last, so that no option before can ask for a password: in a process group of its own the
@@ -206,7 +213,7 @@ impl BaseBackup {
         if let Some(password) = self.conninfo.get("password").filter(|p| !p.is_empty()) {
             command.env("PGPASSWORD", password);
         }
-        let mut lines = Lines::default();
+        let mut lines = program::last_lines();
         let status = program::run(command, None, cancel, &mut |line| match read_progress(line) {
             Some(state) => progress(state),
             None => {

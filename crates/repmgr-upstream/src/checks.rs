@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use repmgr_types::PgVersion;
+use repmgr_types::{Hint, PgVersion, Remedy};
 
 use crate::upstream::get;
 use crate::{QueryError, Upstream};
@@ -40,7 +40,7 @@ pub struct Problem {
     /// What was found.
     pub detail: Option<String>,
     /// What to do about it.
-    pub hint: Option<String>,
+    pub hint: Option<Hint>,
 }
 
 /// The settings the checks look at. One that the role may not see is not there, and not checked.
@@ -168,7 +168,13 @@ impl SettingsSnapshot {
         (self.number(name)? == 0).then(|| {
             Problem::error(format!("parameter \"{name}\" must be greater than 0"))
                 .detail("nothing else keeps the WAL that is written during the copy")
-                .hint("use a replication slot, stream WAL beside the copy, set restore_command, or set this parameter")
+                .hint(
+                    Hint::new("set ")
+                        .remedy(Remedy::ReplicationSlot)
+                        .words(" or ")
+                        .remedy(Remedy::RestoreCommand)
+                        .words(", stream WAL beside the copy, or set this parameter"),
+                )
         })
     }
 
@@ -250,7 +256,7 @@ impl Problem {
         }
     }
 
-    fn hint(self, hint: impl Into<String>) -> Self {
+    fn hint(self, hint: impl Into<Hint>) -> Self {
         Self {
             hint: Some(hint.into()),
             ..self

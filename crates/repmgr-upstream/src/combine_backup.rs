@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use repmgr_types::{CancelToken, PgVersion};
+use repmgr_types::{CancelToken, Hint, PgVersion};
 
-use crate::ProgramFailure;
 use crate::basebackup::mapping;
-use crate::program::{self, Lines, ProgramError};
+use crate::program::{self, ProgramError};
+use crate::{ProgramFailure, bin_dir};
 
 /// The first major version with increments, and with the program.
 const FIRST_MAJOR: u32 = 17;
@@ -74,13 +74,10 @@ pub enum CombineBackupError {
 
 impl CombineBackupError {
     /// What to do next.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
             Self::Program(e) => e.hint(),
-            Self::OtherMajor { backup, .. } => Some(format!(
-                "install the programs of PostgreSQL {} and set \"pg_bindir\" to their directory",
-                backup.major_name()
-            )),
+            Self::OtherMajor { backup, .. } => Some(bin_dir::install(&backup.major_name())),
             Self::Failed(e) => e.hint(),
             Self::TooOld(_) | Self::Incomplete { .. } => None,
         }
@@ -123,7 +120,7 @@ impl CombineBackup {
     ) -> Result<Vec<String>, CombineBackupError> {
         let mut command = Command::new(&self.program);
         command.args(combination.arguments());
-        let mut lines = Lines::default();
+        let mut lines = program::last_lines();
         let status = program::run(command, None, cancel, &mut |line| {
             log::debug!("{line}");
             lines.add(line);
@@ -164,6 +161,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use repmgr_types::Remedy;
+
     use super::*;
 
     fn version(num: u32) -> PgVersion {
@@ -203,7 +202,7 @@ mod tests {
         assert!(!program.check(version(170_000), &cancel).unwrap());
         let other = program.check(version(180_001), &cancel).unwrap_err();
         assert!(matches!(other, CombineBackupError::OtherMajor { .. }), "{other}");
-        assert!(other.hint().unwrap().contains("PostgreSQL 18"));
+        assert!(other.hint().unwrap().to_string().contains("PostgreSQL 18"));
         let old = program.check(version(160_001), &cancel).unwrap_err();
         assert!(matches!(old, CombineBackupError::TooOld(_)), "{old}");
         let newer = script(dir.path(), "echo 'pg_combinebackup (PostgreSQL) 18.6'");
@@ -212,7 +211,13 @@ mod tests {
             program: dir.path().join("none"),
         };
         let missing = missing.check(version(170_000), &cancel).unwrap_err();
-        assert!(missing.hint().unwrap().contains("pg_bindir"));
+        assert!(
+            missing
+                .hint()
+                .unwrap()
+                .remedies()
+                .any(|remedy| remedy == Remedy::BinDir)
+        );
     }
 
     #[test]

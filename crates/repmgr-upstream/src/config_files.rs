@@ -1,7 +1,8 @@
 //! The server's configuration files, of which a base backup holds only those in the data directory.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use repmgr_types::canonical_path;
 use tokio_postgres::types::Type;
 
 use crate::upstream::get;
@@ -17,6 +18,19 @@ pub struct ConfigFile {
     /// Whether it lies in the data directory, so that a base backup holds it. Links on the
     /// server's host are not followed.
     pub in_data_directory: bool,
+    /// What the server reads it for.
+    pub role: ConfigRole,
+}
+
+/// What a configuration file is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigRole {
+    /// `config_file`: the first that is read.
+    Main,
+    /// Settings, included from another file.
+    Included,
+    /// `hba_file` or `ident_file`.
+    Rules,
 }
 
 impl Upstream {
@@ -43,11 +57,14 @@ impl Upstream {
         // Asked first, because it is an error for those who may not see it; the list would be empty.
         let data_directory = self.data_directory()?;
         let names: &[&str] = &["config_file", "hba_file", "ident_file"];
-        let sql = "SELECT sourcefile FROM pg_catalog.pg_settings WHERE sourcefile IS NOT NULL \
-                   UNION SELECT setting FROM pg_catalog.pg_settings WHERE name = ANY ($1) AND setting <> '' \
-                   ORDER BY 1";
-        let paths: Vec<String> = self.ask(WHAT, sql, &[(&names, Type::TEXT_ARRAY)], |row| get(row, 0))?;
-        let file = |path: String| {
+        let sql = "SELECT path, coalesce(max(name), '') FROM \
+                   (SELECT sourcefile AS path, NULL AS name FROM pg_catalog.pg_settings WHERE sourcefile IS NOT NULL \
+                   UNION SELECT setting, name FROM pg_catalog.pg_settings WHERE name = ANY ($1) AND setting <> '') f \
+                   GROUP BY path ORDER BY path";
+        let paths: Vec<(String, String)> = self.ask(WHAT, sql, &[(&names, Type::TEXT_ARRAY)], |row| {
+            Ok((get(row, 0)?, get(row, 1)?))
+        })?;
+        let file = |(path, setting): (String, String)| {
             let path = PathBuf::from(path);
             let name = path.file_name().and_then(|name| name.to_str());
             match name.filter(|_| path.is_absolute()) {
@@ -55,6 +72,11 @@ impl Upstream {
                     name: name.to_owned(),
                     in_data_directory: is_inside(&path, &data_directory),
                     path,
+                    role: match setting.as_str() {
+                        "config_file" => ConfigRole::Main,
+                        "" => ConfigRole::Included,
+                        _ => ConfigRole::Rules,
+                    },
                 }),
                 None => Err(self.unusable(WHAT, format!("\"{}\" is no path of a file", path.display()))),
             }
@@ -65,20 +87,7 @@ impl Upstream {
 
 /// By components: `/data2/x` is not in `/data`, and neither is `/data/../x`.
 fn is_inside(path: &Path, directory: &Path) -> bool {
-    plain(path).starts_with(plain(directory))
-}
-
-/// Without `.`, `..` and double slashes.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => drop(plain.pop()),
-            Component::CurDir => {}
-            other => plain.push(other),
-        }
-    }
-    plain
+    canonical_path(path).starts_with(canonical_path(directory))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
+use repmgr_types::Hint;
 
 /// Where a server was looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +72,9 @@ pub enum Failure {
     Protocol(String),
 }
 
+/// admin_shutdown, crash_shutdown, cannot_connect_now, query_canceled, serialization_failure, deadlock_detected.
+const TRANSIENT: &[&str] = &["57P01", "57P02", "57P03", "57014", "40001", "40P01"];
+
 impl Failure {
     pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
@@ -95,6 +99,28 @@ impl Failure {
                 .flatten()
                 .any(|text| text.contains(name)),
             _ => false,
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        match self {
+            // Connection exceptions, too many connections, no memory or disk for the moment, the server
+            // starts up or shuts down, a standby's conflict with replay.
+            Failure::Server(e) => {
+                e.code.starts_with("08") || e.code.starts_with("53") || TRANSIENT.contains(&e.code.as_str())
+            }
+            Failure::Timeout(_) | Failure::Closed => true,
+            Failure::Network(e) => !matches!(
+                e.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+            ),
+            // A standby may be promoted, but not by waiting.
+            Failure::WrongRole(_)
+            | Failure::Tls(_)
+            | Failure::PasswordMissing
+            | Failure::Authentication(_)
+            | Failure::Answer(_)
+            | Failure::Protocol(_) => false,
         }
     }
 
@@ -150,6 +176,27 @@ pub enum ConnectErrorKind {
     Rejected,
 }
 
+/// Where the value of a connection parameter comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ParamOrigin {
+    /// The connection string.
+    String,
+    /// The service that the string or the environment names.
+    Service(String),
+    /// The environment.
+    Variable(&'static str),
+}
+
+impl fmt::Display for ParamOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::String => f.write_str("connection string"),
+            Self::Service(name) => write!(f, "service \"{name}\""),
+            Self::Variable(name) => write!(f, "environment (variable {name})"),
+        }
+    }
+}
+
 /// Why there is no connection. No variant holds a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -162,10 +209,12 @@ pub enum ConnectError {
         reason: String,
     },
     /// A parameter asks for a protection this client cannot give; ignoring it would weaken security.
-    #[error("connection parameter \"{keyword}\" is not supported: {reason}")]
+    #[error("connection parameter \"{keyword}\" of the {origin} is not supported: {reason}")]
     Unsupported {
         /// The parameter.
         keyword: &'static str,
+        /// Who set it.
+        origin: ParamOrigin,
         /// What it asks for.
         reason: &'static str,
     },
@@ -253,7 +302,7 @@ impl ConnectError {
     }
 
     /// What to do next.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         let ConnectError::Failed(failed) = self else {
             return self.configuration_hint();
         };
@@ -265,9 +314,9 @@ impl ConnectError {
             ..
         } = failed.as_ref();
         if let Some(hint) = failure.server_hint() {
-            return Some(hint.to_owned());
+            return Some(hint.to_owned().into());
         }
-        Some(match self.kind() {
+        let words = match self.kind() {
             ConnectErrorKind::Unreachable => format!(
                 "check that PostgreSQL runs and listens (\"listen_addresses\", firewall) at {endpoint}; \
                  \"connect_timeout\" in the connection string allows more time"
@@ -287,16 +336,32 @@ impl ConnectError {
                 ),
             },
             ConnectErrorKind::Rejected | ConnectErrorKind::Configuration => return None,
-        })
+        };
+        Some(words.into())
     }
 
-    fn configuration_hint(&self) -> Option<String> {
+    /// Whether the same could work later, without anybody doing anything: the server starts up or shuts
+    /// down, has no free connection, or the network failed. A server that refuses us will refuse us again.
+    pub fn is_transient(&self) -> bool {
         match self {
-            ConnectError::Unsupported { keyword, .. } => Some(format!(
-                "remove \"{keyword}\" from the connection string, service file or environment"
-            )),
+            ConnectError::Failed(failed) => failed.failure.is_transient(),
+            ConnectError::Runtime(_) => true,
+            ConnectError::Parameter { .. }
+            | ConnectError::Unsupported { .. }
+            | ConnectError::File { .. }
+            | ConnectError::BadFile { .. }
+            | ConnectError::UnknownService { .. }
+            | ConnectError::TlsSetup(_) => false,
+        }
+    }
+
+    fn configuration_hint(&self) -> Option<Hint> {
+        match self {
+            ConnectError::Unsupported { keyword, origin, .. } => {
+                Some(format!("remove \"{keyword}\" from the {origin}").into())
+            }
             ConnectError::UnknownService { .. } => {
-                Some("define it in ~/.pg_service.conf, or name the file with PGSERVICEFILE".to_owned())
+                Some("define it in ~/.pg_service.conf, or name the file with PGSERVICEFILE".into())
             }
             _ => None,
         }
@@ -322,19 +387,26 @@ impl QueryError {
         self.failure.sqlstate()
     }
 
+    /// Whether the same could work later, without anybody doing anything.
+    pub fn is_transient(&self) -> bool {
+        self.failure.is_transient()
+    }
+
     /// What to do next.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match &self.failure {
-            failure if failure.server_hint().is_some() => failure.server_hint().map(str::to_owned),
+            failure if failure.server_hint().is_some() => {
+                failure.server_hint().map(|hint| hint.to_owned().into())
+            }
             failure if failure.is_permission_denied() && failure.mentions("pg_read_all_settings") => Some(
                 "connect as a superuser, or grant \"pg_read_all_settings\" or \"pg_monitor\" to the role"
-                    .to_owned(),
+                    .into(),
             ),
             failure if failure.is_permission_denied() => {
-                Some("connect as a user with the needed privilege, or grant it".to_owned())
+                Some("connect as a user with the needed privilege, or grant it".into())
             }
             Failure::Timeout(_) | Failure::Closed | Failure::Network(_) => {
-                Some("check that the server is still running and reachable, then try again".to_owned())
+                Some("check that the server is still running and reachable, then try again".into())
             }
             _ => None,
         }

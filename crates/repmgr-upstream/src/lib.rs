@@ -30,6 +30,7 @@
 //! ```
 
 mod basebackup;
+mod bin_dir;
 mod checks;
 mod combine_backup;
 mod config_files;
@@ -37,32 +38,45 @@ mod connect;
 mod environment;
 mod error;
 mod event_loop;
+mod limits;
 mod nodes;
 mod params;
 mod passfile;
+mod password;
 mod program;
+mod records;
 mod replication;
 mod service;
 mod session;
 mod slots;
+mod standby;
 mod tls;
 mod upstream;
 mod verify_backup;
+mod wal;
 
 pub use basebackup::{BaseBackup, BaseBackupError, BaseBackupProgress};
+pub use bin_dir::{BinDirError, check_bin_dir};
 pub use checks::{Problem, Requirements, SettingsSnapshot, Severity};
 pub use combine_backup::{Combination, CombineBackup, CombineBackupError};
-pub use config_files::ConfigFile;
+pub use config_files::{ConfigFile, ConfigRole};
 pub use connect::connect;
 pub use environment::Environment;
-pub use error::{ConnectError, ConnectErrorKind, Endpoint, Failure, NoConnection, QueryError, ServerError};
+pub use error::{
+    ConnectError, ConnectErrorKind, Endpoint, Failure, NoConnection, ParamOrigin, QueryError, ServerError,
+};
+pub use limits::{LimitError, LowLimit, StandbyLimit, StandbyLimits};
 pub use nodes::{ExtensionState, NodeRecord, PrimarySearch};
+pub use password::{PasswordSource, standby_password};
 pub use program::{ProgramError, ProgramFailure};
+pub use records::NewNode;
 pub use replication::{
     ReplicationCheckError, ReplicationConnection, SystemIdentification, check_replication,
     connect_replication,
 };
 pub use session::QUERY_TIMEOUT;
-pub use slots::ReplicationSlot;
+pub use slots::{ReplicationSlot, SlotState};
+pub use standby::StandbyProgress;
 pub use upstream::{Privileges, Tablespace, Upstream};
 pub use verify_backup::{VerifyBackup, VerifyBackupError};
+pub use wal::{UpstreamWal, WalFiles};

@@ -79,6 +79,12 @@ impl Upstream {
         Ok(found.pop())
     }
 
+    /// All records, by id.
+    pub fn nodes(&self) -> Result<Vec<NodeRecord>, QueryError> {
+        let sql = format!("{COLUMNS} ORDER BY node_id");
+        self.ask("list the nodes", &sql, &[], read_node)
+    }
+
     /// The record of the active primary.
     pub fn primary_node(&self) -> Result<Option<NodeRecord>, QueryError> {
         let sql = format!("{COLUMNS} WHERE type = 'primary' AND active ORDER BY node_id LIMIT 1");

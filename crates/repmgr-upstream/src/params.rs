@@ -2,7 +2,7 @@
 //! libpq's order (string, service file, environment, default), each one honoured or refused.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio_postgres::config::{ChannelBinding, SslNegotiation};
 use crate::environment::VARIABLES;
 use crate::passfile::Passfile;
 use crate::tls::SslMode;
-use crate::{ConnectError, Endpoint, Environment, service};
+use crate::{ConnectError, Endpoint, Environment, ParamOrigin, service};
 
 /// What repmgr sets where nobody else does; libpq itself would wait for ever.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -68,48 +68,60 @@ const UNSUPPORTED: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Merged parameters. An empty value counts as none.
-pub(crate) struct Params(BTreeMap<String, String>);
+/// Merged parameters, each with where it comes from. An empty value counts as none.
+pub(crate) struct Params(BTreeMap<String, (String, ParamOrigin)>);
 
 impl Params {
+    /// Those of the string alone.
+    fn of_string(conninfo: &Conninfo) -> Self {
+        let values = conninfo.iter().filter(|(_, value)| !value.is_empty());
+        Self(
+            values
+                .map(|(keyword, value)| (keyword.to_owned(), (value.to_owned(), ParamOrigin::String)))
+                .collect(),
+        )
+    }
+
     fn merge(conninfo: &Conninfo, env: &Environment) -> Result<Self, ConnectError> {
-        let mut values: BTreeMap<String, String> = conninfo
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(keyword, value)| (keyword.to_owned(), value.to_owned()))
-            .collect();
-        let from_env = |keyword: &str| {
-            let name = VARIABLES
-                .iter()
-                .find(|(known, _)| *known == keyword)
-                .map(|(_, name)| *name);
-            name.map_or(Ok(None), |name| env.variable(name))
-        };
-        let explicit = |values: &BTreeMap<String, String>, keyword: &str| match values.get(keyword) {
-            Some(value) => Ok(Some(value.clone())),
-            None => from_env(keyword).map(|v| v.map(str::to_owned)),
-        };
-        if let Some(service) = explicit(&values, "service")? {
-            let file = explicit(&values, "servicefile")?;
+        let mut params = Self::of_string(conninfo);
+        if let Some(service) = params.explicit("service", env)? {
+            let file = params.explicit("servicefile", env)?;
             for (keyword, value) in service::lookup(&service, file.as_deref(), env)? {
-                values.entry(keyword).or_insert(value);
+                params.add(&keyword, value, ParamOrigin::Service(service.clone()));
             }
         }
         for (keyword, name) in VARIABLES {
             if let Some(value) = env.variable(name)? {
-                values
-                    .entry((*keyword).to_owned())
-                    .or_insert_with(|| value.to_owned());
+                params.add(keyword, value.to_owned(), ParamOrigin::Variable(name));
             }
         }
-        Ok(Self(values))
+        Ok(params)
+    }
+
+    /// What the string says, or else the environment.
+    fn explicit(&self, keyword: &str, env: &Environment) -> Result<Option<String>, ConnectError> {
+        if let Some(value) = self.get(keyword) {
+            return Ok(Some(value.to_owned()));
+        }
+        let name = VARIABLES.iter().find(|(known, _)| *known == keyword);
+        name.map_or(Ok(None), |(_, name)| env.variable(name))
+            .map(|value| value.map(str::to_owned))
+    }
+
+    /// Unless somebody has set it before.
+    fn add(&mut self, keyword: &str, value: String, origin: ParamOrigin) {
+        self.0.entry(keyword.to_owned()).or_insert((value, origin));
     }
 
     pub(crate) fn get(&self, keyword: &str) -> Option<&str> {
+        let (value, _) = self.0.get(keyword)?;
+        (!value.is_empty()).then_some(value)
+    }
+
+    fn origin(&self, keyword: &str) -> ParamOrigin {
         self.0
             .get(keyword)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+            .map_or(ParamOrigin::String, |(_, origin)| origin.clone())
     }
 
     pub(crate) fn invalid(keyword: &str, reason: String) -> ConnectError {
@@ -144,7 +156,11 @@ impl Params {
             .iter()
             .find(|(keyword, harmless, _)| self.get(keyword).is_some_and(|value| !harmless.contains(&value)));
         match refused {
-            Some((keyword, _, reason)) => Err(ConnectError::Unsupported { keyword, reason }),
+            Some((keyword, _, reason)) => Err(ConnectError::Unsupported {
+                keyword,
+                origin: self.origin(keyword),
+                reason,
+            }),
             None => Ok(()),
         }
     }
@@ -174,6 +190,38 @@ pub(crate) enum Place {
 }
 
 impl Target {
+    /// Where a string by itself leads, without service files and environment; `None` if it names no server.
+    pub(crate) fn of_string(conninfo: &Conninfo) -> Option<Vec<Self>> {
+        let named = ["host", "hostaddr"].map(|keyword| conninfo.get(keyword));
+        named.iter().flatten().find(|value| !value.is_empty())?;
+        targets(&Params::of_string(conninfo)).ok()
+    }
+
+    /// Whether both are the same server, as far as can be told without looking names up.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.port == other.port
+            && match (&self.place, &other.place) {
+                (Place::Socket(a), Place::Socket(b)) => a == b,
+                (Place::Tcp { host: a, addr: x }, Place::Tcp { host: b, addr: y }) => match (x, y) {
+                    (Some(x), Some(y)) => x == y,
+                    _ => {
+                        let ours = [named_address(a.as_deref()), *x];
+                        let theirs = [named_address(b.as_deref()), *y];
+                        let same_address = ours.iter().flatten().any(|x| theirs.contains(&Some(*x)));
+                        let same_name = || {
+                            let (a, b) = (a.as_deref()?, b.as_deref()?);
+                            Some(
+                                a.trim_end_matches('.')
+                                    .eq_ignore_ascii_case(b.trim_end_matches('.')),
+                            )
+                        };
+                        same_address || same_name().unwrap_or(false)
+                    }
+                },
+                _ => false,
+            }
+    }
+
     pub(crate) fn endpoint(&self) -> Endpoint {
         let host = match &self.place {
             Place::Socket(dir) => dir.display().to_string(),
@@ -194,6 +242,14 @@ impl Target {
             }
             _ => self.endpoint().host,
         }
+    }
+}
+
+/// The address that a host's name says by itself.
+fn named_address(host: Option<&str>) -> Option<IpAddr> {
+    match host? {
+        name if name.eq_ignore_ascii_case("localhost") => Some(Ipv4Addr::LOCALHOST.into()),
+        name => name.parse().ok(),
     }
 }
 
@@ -237,6 +293,8 @@ pub(crate) struct Request {
     /// Kept for the TLS settings, which are only read if TLS is used.
     pub(crate) params: Params,
     pub(crate) passfile: Passfile,
+    /// Where the password file is, or would be.
+    pub(crate) passfile_path: Option<PathBuf>,
     /// Host, port, user, database and password are still to be set.
     pub(crate) base: tokio_postgres::Config,
 }
@@ -259,12 +317,11 @@ impl Request {
             let reason = "\"direct\" needs sslmode=require or stronger".to_owned();
             return Err(Params::invalid("sslnegotiation", reason));
         }
-        let passfile = match params.get("passfile") {
-            Some(path) => Passfile::read(Path::new(path)),
-            None => env
-                .home()
-                .map_or(Passfile::Absent, |home| Passfile::read(&home.join(".pgpass"))),
+        let passfile_path = match params.get("passfile") {
+            Some(path) => Some(PathBuf::from(path)),
+            None => env.home().map(|home| home.join(".pgpass")),
         };
+        let passfile = passfile_path.as_deref().map_or(Passfile::Absent, Passfile::read);
         Ok(Self {
             targets: targets(&params)?,
             dbname: params.get("dbname").unwrap_or(&user).to_owned(),
@@ -276,6 +333,7 @@ impl Request {
             base: base_config(&params)?,
             user,
             passfile,
+            passfile_path,
             params,
         })
     }

@@ -1,28 +1,19 @@
 //! Running one of PostgreSQL's client programs: its lines as they come, its end, and nothing left
 //! of it afterwards.
 
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind, PipeReader, Read};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io::{self, ErrorKind};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
-use repmgr_types::{CancelToken, PgVersion};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use repmgr_program::{End, LastLines, Leftovers, LineSplitter, Rules, RunError};
+use repmgr_types::{CancelToken, Hint, PgVersion, Remedy};
 
-/// The longest time between two looks at the cancellation token and at the program.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a program may take to end once asked to, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long output may still come after the program and its group have ended.
-const DRAIN: Duration = Duration::from_secs(2);
 /// Asking for the version takes milliseconds.
 const VERSION_LIMIT: Duration = Duration::from_secs(20);
-/// A longer line is given in pieces.
-const MAX_LINE: usize = 4096;
 
 /// Why one of PostgreSQL's programs could not be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +53,11 @@ pub enum ProgramError {
 
 impl ProgramError {
     /// What to do next.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
             ProgramError::NotFound(_) | ProgramError::Version { .. } => Some(
-                "install PostgreSQL's client programs, and name their directory with \"pg_bindir\""
-                    .to_owned(),
+                Hint::new("install PostgreSQL's client programs, and name their directory with ")
+                    .remedy(Remedy::BinDir),
             ),
             _ => None,
         }
@@ -111,7 +102,7 @@ const HINTS: &[(&str, &str)] = &[
 ];
 
 impl ProgramFailure {
-    pub(crate) fn new(program: &Path, status: ExitStatus, lines: Lines) -> Self {
+    pub(crate) fn new(program: &Path, status: ExitStatus, lines: LastLines) -> Self {
         Self {
             program: program.to_owned(),
             status: describe(status),
@@ -120,10 +111,10 @@ impl ProgramFailure {
     }
 
     /// What to do next, if that can be told from what the program said.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         let said = |text: &str| self.lines.iter().any(|line| line.contains(text));
         let known = HINTS.iter().find(|(text, _)| said(text));
-        known.map(|(_, hint)| (*hint).to_owned())
+        known.map(|(_, hint)| Hint::from(*hint))
     }
 }
 
@@ -134,23 +125,16 @@ fn headline(lines: &[String]) -> String {
     line.map_or_else(String::new, |line| format!(": {line}"))
 }
 
-/// The last lines a program wrote.
-#[derive(Debug, Default)]
-pub(crate) struct Lines(VecDeque<String>);
-
-impl Lines {
-    const KEPT: usize = 100;
-
-    pub(crate) fn add(&mut self, line: &str) {
-        if self.0.len() == Self::KEPT {
-            self.0.pop_front();
-        }
-        self.0.push_back(line.to_owned());
+fn not_run(RunError { program, source }: RunError) -> ProgramError {
+    match source.kind() {
+        ErrorKind::NotFound => ProgramError::NotFound(program),
+        _ => ProgramError::System { program, source },
     }
+}
 
-    pub(crate) fn into_vec(self) -> Vec<String> {
-        self.0.into()
-    }
+/// For what a program says last.
+pub(crate) fn last_lines() -> LastLines {
+    LastLines::new(100)
 }
 
 /// Runs `command` with messages in English and no input, and gives `on_line` each line of its two
@@ -163,35 +147,23 @@ pub(crate) fn run(
     cancel: &CancelToken,
     on_line: &mut dyn FnMut(&str),
 ) -> Result<ExitStatus, ProgramError> {
-    if cancel.is_cancelled() {
-        return Err(ProgramError::Cancelled);
-    }
     let program = PathBuf::from(command.get_program());
-    let failed = |source: io::Error| ProgramError::System {
-        program: program.clone(),
-        source,
+    command.env("LC_ALL", "C").env("PG_COLOR", "never");
+    let rules = Rules {
+        limit,
+        grace: GRACE,
+        leftovers: Leftovers::Kill,
     };
-    let (output, input) = io::pipe().map_err(failed)?;
-    command
-        .env("LC_ALL", "C")
-        .env("PG_COLOR", "never")
-        .stdin(Stdio::null())
-        .stdout(input.try_clone().map_err(failed)?)
-        .stderr(input)
-        .process_group(0);
-    let child = command.spawn().map_err(|source| match source.kind() {
-        ErrorKind::NotFound => ProgramError::NotFound(program.clone()),
-        _ => failed(source),
-    })?;
-    // It holds our ends of the pipe, without which the output would never end.
-    drop(command);
-    let mut running = Running { child, reaped: false };
-    let outcome = running.follow(output, limit, cancel, on_line);
-    let status = running.end();
-    match outcome.map_err(failed)? {
-        Outcome::Ended => status.map_err(failed),
-        Outcome::Cancelled => Err(ProgramError::Cancelled),
-        Outcome::TimedOut(limit) => Err(ProgramError::TimedOut { program, limit }),
+    let mut splitter = LineSplitter::default();
+    let end = repmgr_program::run(command, &rules, cancel, &mut |bytes| {
+        splitter.add(bytes, on_line);
+    })
+    .map_err(not_run)?;
+    splitter.finish(on_line);
+    match end {
+        End::Exited(status) => Ok(status),
+        End::TimedOut { limit } => Err(ProgramError::TimedOut { program, limit }),
+        End::Cancelled => Err(ProgramError::Cancelled),
     }
 }
 
@@ -199,7 +171,7 @@ pub(crate) fn run(
 pub(crate) fn version(program: &Path, cancel: &CancelToken) -> Result<PgVersion, ProgramError> {
     let mut command = Command::new(program);
     command.arg("--version");
-    let mut lines = Lines::default();
+    let mut lines = last_lines();
     let status = run(command, Some(VERSION_LIMIT), cancel, &mut |line| lines.add(line))?;
     let answer = lines.into_vec().into_iter().next().unwrap_or_default();
     read_version(&answer)
@@ -228,153 +200,6 @@ pub(crate) fn describe(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => status.to_string(),
-    }
-}
-
-enum Outcome {
-    Ended,
-    Cancelled,
-    TimedOut(Duration),
-}
-
-/// A program in a process group of its own.
-struct Running {
-    child: Child,
-    reaped: bool,
-}
-
-impl Running {
-    fn follow(
-        &self,
-        mut output: PipeReader,
-        limit: Option<Duration>,
-        cancel: &CancelToken,
-        on_line: &mut dyn FnMut(&str),
-    ) -> io::Result<Outcome> {
-        let begin = Instant::now();
-        let mut splitter = Splitter::default();
-        let mut stopping: Option<(Instant, Outcome)> = None;
-        let mut ended: Option<Instant> = None;
-        let mut open = true;
-        while open || ended.is_none() {
-            if open {
-                open = read_some(&mut output, &mut splitter, on_line)?;
-            } else {
-                // The output ended, the program is about to.
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            match (ended, &stopping) {
-                (None, _) if self.has_ended()? => {
-                    // What it started may hold the output open.
-                    self.signal(Signal::KILL);
-                    ended = Some(Instant::now());
-                }
-                (Some(at), _) if at.elapsed() > DRAIN => break,
-                (None, Some((asked, _))) if asked.elapsed() > GRACE => self.signal(Signal::KILL),
-                (None, None) => {
-                    let why = match limit {
-                        _ if cancel.is_cancelled() => Outcome::Cancelled,
-                        Some(limit) if begin.elapsed() > limit => Outcome::TimedOut(limit),
-                        _ => continue,
-                    };
-                    self.signal(Signal::TERM);
-                    stopping = Some((Instant::now(), why));
-                }
-                _ => {}
-            }
-        }
-        splitter.finish(on_line);
-        Ok(stopping.map_or(Outcome::Ended, |(_, why)| why))
-    }
-
-    fn pid(&self) -> Option<Pid> {
-        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
-    }
-
-    /// Whether it is there to be waited for. It is left so: until then its number is nobody else's.
-    fn has_ended(&self) -> io::Result<bool> {
-        let Some(pid) = self.pid() else { return Ok(true) };
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        match waitid(WaitId::Pid(pid), look) {
-            Ok(status) => Ok(status.is_some()),
-            Err(Errno::INTR) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.pid().filter(|_| !self.reaped) {
-            // An error means that the group is gone.
-            let _ = kill_process_group(group, signal);
-        }
-    }
-
-    fn end(&mut self) -> io::Result<ExitStatus> {
-        self.signal(Signal::KILL);
-        let status = self.child.wait();
-        self.reaped = true;
-        status
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !self.reaped {
-            let _ = self.end();
-        }
-    }
-}
-
-/// Waits a moment for output and takes it; false when there will be no more.
-fn read_some(
-    output: &mut PipeReader,
-    splitter: &mut Splitter,
-    on_line: &mut dyn FnMut(&str),
-) -> io::Result<bool> {
-    let timeout = Timespec::try_from(LOOK_EVERY).map_err(io::Error::other)?;
-    match poll(&mut [PollFd::new(&*output, PollFlags::IN)], Some(&timeout)) {
-        Ok(0) | Err(Errno::INTR) => return Ok(true),
-        Ok(_) => {}
-        Err(e) => return Err(e.into()),
-    }
-    let mut buffer = [0; 8192];
-    match output.read(&mut buffer) {
-        Ok(0) => Ok(false),
-        Ok(n) => {
-            splitter.add(&buffer[..n], on_line);
-            Ok(true)
-        }
-        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(true),
-        Err(e) => Err(e),
-    }
-}
-
-/// Makes lines of bytes: without blanks at the end, empty ones left out, printable.
-#[derive(Default)]
-struct Splitter(Vec<u8>);
-
-impl Splitter {
-    fn add(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(&str)) {
-        for &byte in bytes {
-            if byte == b'\n' || byte == b'\r' || self.0.len() == MAX_LINE {
-                self.finish(on_line);
-            }
-            if byte != b'\n' && byte != b'\r' {
-                self.0.push(byte);
-            }
-        }
-    }
-
-    fn finish(&mut self, on_line: &mut dyn FnMut(&str)) {
-        let line: String = String::from_utf8_lossy(&self.0)
-            .trim_end()
-            .chars()
-            .map(|c| if c.is_control() && c != '\t' { '?' } else { c })
-            .collect();
-        self.0.clear();
-        if !line.is_empty() {
-            on_line(&line);
-        }
     }
 }
 

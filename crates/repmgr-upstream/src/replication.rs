@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use repmgr_types::{Conninfo, Lsn, SystemId, Timeline};
+use repmgr_types::{Conninfo, Hint, Lsn, SystemId, Timeline};
 use tokio_postgres::SimpleQueryRow;
 
 use crate::connect::Connector;
@@ -53,7 +53,7 @@ pub enum ReplicationCheckError {
 
 impl ReplicationCheckError {
     /// What to do next.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         let source = match self {
             ReplicationCheckError::Connect { source, .. } => source,
             ReplicationCheckError::Identify(e) => return e.hint(),
@@ -63,24 +63,34 @@ impl ReplicationCheckError {
         };
         let user = &failed.user;
         match &failed.failure {
-            Failure::PasswordMissing => Some(format!(
+            Failure::PasswordMissing => Some(Hint::from(format!(
                 "supply the password of user \"{user}\" with PGPASSWORD or a line for database \"replication\" in \
                  ~/.pgpass (mode 0600)"
-            )),
+            ))),
             Failure::Server(e) => match e.code.as_str() {
-                "28000" => Some(format!(
+                "28000" => Some(Hint::from(format!(
                     "check that role \"{user}\" exists and may log in, and that the server's pg_hba.conf has a line \
                      for database \"replication\", this role and this host"
-                )),
-                "42501" => Some(format!("execute \"ALTER ROLE {user} REPLICATION\" on the primary")),
+                ))),
+                "42501" => Some(Hint::from(format!(
+                    "execute \"ALTER ROLE {user} REPLICATION\" on the primary"
+                ))),
                 "53300" => Some(
                     "increase \"max_wal_senders\" (and \"max_connections\") on the server and restart it, or end \
                      connections that are not needed"
-                        .to_owned(),
+                        .into(),
                 ),
                 _ => source.hint(),
             },
             _ => source.hint(),
+        }
+    }
+
+    /// Whether the same could work later, without anybody doing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ReplicationCheckError::Connect { source, .. } => source.is_transient(),
+            ReplicationCheckError::Identify(error) => error.is_transient(),
         }
     }
 }

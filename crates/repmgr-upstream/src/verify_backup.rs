@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use repmgr_types::{CancelToken, PgVersion};
+use repmgr_types::{CancelToken, Hint, PgVersion, Remedy};
 
-use crate::ProgramFailure;
-use crate::program::{self, Lines, ProgramError};
+use crate::program::{self, ProgramError};
+use crate::{ProgramFailure, bin_dir};
 
 /// The first major version whose base backups have a manifest.
 const FIRST_MAJOR: u32 = 13;
@@ -60,18 +60,16 @@ pub enum VerifyBackupError {
 
 impl VerifyBackupError {
     /// What to do next.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
             VerifyBackupError::Program(e) => e.hint(),
-            VerifyBackupError::TooOld(_) => Some(format!(
-                "backups have a manifest from PostgreSQL {FIRST_MAJOR} on; do not ask for it"
-            )),
-            VerifyBackupError::OtherMajor { backup, .. } => Some(format!(
-                "install the programs of PostgreSQL {backup} and set \"pg_bindir\" to their directory"
-            )),
+            VerifyBackupError::TooOld(_) => Some(
+                format!("backups have a manifest from PostgreSQL {FIRST_MAJOR} on; do not ask for it").into(),
+            ),
+            VerifyBackupError::OtherMajor { backup, .. } => Some(bin_dir::install(backup)),
             VerifyBackupError::File { .. } => Some(
-                "no backup can be verified if \"--no-manifest\" is among \"pg_basebackup_options\""
-                    .to_owned(),
+                Hint::new("no backup can be verified if \"--no-manifest\" is among ")
+                    .remedy(Remedy::BaseBackupOptions),
             ),
             VerifyBackupError::Failed(_) => None,
         }
@@ -113,7 +111,7 @@ impl VerifyBackup {
             command.arg("-n");
         }
         command.arg(data_directory);
-        let mut lines = Lines::default();
+        let mut lines = program::last_lines();
         let status = program::run(command, None, cancel, &mut |line| {
             log::debug!("{line}");
             lines.add(line);

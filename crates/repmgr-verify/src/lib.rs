@@ -37,18 +37,21 @@
 //! ```
 //!
 //! Modules: `manifest` (the list of files), `digest` (checksums over a stream), `page` and `page_check` (data
-//! pages), `relation` (which files have pages), `control` (what a cluster's control file says of its pages).
+//! pages), `relation` (which files have pages), `control` (what a cluster's control file says of its pages),
+//! `images` (which pages the WAL holds whole).
 
 mod control;
 mod digest;
+mod images;
 mod manifest;
 mod page;
 mod page_check;
 mod relation;
 
-pub use control::{ClusterPages, ControlFileError};
+pub use control::ClusterPages;
 pub use digest::{Checksum, ChecksumAlgorithm, FileCheck, FileDigest, FileFault};
+pub use images::{ImageScan, PageId, ScanError, WalStretch};
 pub use manifest::{Manifest, ManifestEntry, ManifestError, WalRange};
-pub use page::PageLayout;
 pub use page_check::{BadPage, PageCheck, PageFault, PageReport, PageRules};
 pub use relation::{Fork, RelationFile};
+pub use repmgr_pgfile::{ControlError as ControlFileError, PageLayout};

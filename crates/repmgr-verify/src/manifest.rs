@@ -1,6 +1,7 @@
 use std::fmt;
 
 use openssl::sha::sha256;
+use repmgr_types::text::one_line;
 use repmgr_types::{Lsn, SystemId, Timeline};
 
 use crate::digest::{Checksum, ChecksumAlgorithm, FileCheck};
@@ -179,18 +180,6 @@ fn verify_own_checksum(bytes: &[u8]) -> Result<(), ManifestError> {
     }
 }
 
-/// Text of a manifest for people, on one line: it comes from afar and must not drive their terminal.
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
-    }
-    out
-}
-
 /// A backup manifest that is not to be relied on.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -209,7 +198,7 @@ pub enum ManifestError {
     /// A file that cannot be in a backup.
     #[error("the backup manifest lists \"{path}\", which {problem}")]
     Entry {
-        /// The path as listed; bytes that are not UTF-8 are replaced, control characters escaped.
+        /// The path as listed; bytes that are not UTF-8 are replaced, what is not to be shown escaped.
         path: String,
         /// What is wrong with it.
         problem: &'static str,
@@ -222,7 +211,7 @@ pub enum ManifestError {
 impl ManifestError {
     fn entry(path: &[u8], problem: &'static str) -> Self {
         Self::Entry {
-            path: printable(&String::from_utf8_lossy(path)),
+            path: one_line(&String::from_utf8_lossy(path)),
             problem,
         }
     }

@@ -3,38 +3,6 @@
 
 use repmgr_types::Lsn;
 
-/// How a cluster divides its relations; fixed when PostgreSQL is compiled, recorded in its control file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageLayout {
-    /// The size of a page in bytes (`BLCKSZ`): a power of two from 1,024 to 32,768.
-    pub(crate) page_size: u32,
-    /// Pages in a file before the next one, `.1`, begins (`RELSEG_SIZE`).
-    pub(crate) segment_pages: u32,
-}
-
-impl PageLayout {
-    /// Pages of 8 kB, files of 1 GB: what nearly every PostgreSQL has.
-    pub const DEFAULT: Self = Self {
-        page_size: 8192,
-        segment_pages: 131_072,
-    };
-
-    /// `None` for sizes PostgreSQL cannot be compiled with.
-    pub fn new(page_size: u32, segment_pages: u32) -> Option<Self> {
-        let possible =
-            page_size.is_power_of_two() && (1024..=32_768).contains(&page_size) && segment_pages > 0;
-        possible.then_some(Self {
-            page_size,
-            segment_pages,
-        })
-    }
-
-    /// The size of a page in bytes.
-    pub fn page_size(self) -> usize {
-        self.page_size as usize
-    }
-}
-
 /// Columns of 32-bit words that are summed side by side.
 const LANES: usize = 32;
 const ROW: usize = LANES * 4;

@@ -1,10 +1,11 @@
 use repmgr_types::Lsn;
 
-use crate::page::{Page, PageLayout};
+use crate::PageLayout;
+use crate::page::Page;
 use crate::relation::RelationFile;
 
 /// Bad pages told of one by one; of more there is only the count.
-const TOLD: usize = 16;
+const TOLD: usize = 1000;
 
 /// By what the pages of a backup are judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub struct PageRules {
 /// ended.
 ///
 /// What cannot be told apart from one page: a copy that took the beginning of a page before it was written
-/// and the rest after (the server reads such a page again, rsync does not) looks like damage. It is rare, and
-/// recovery would repair it.
+/// and the rest after (the server reads such a page again, rsync does not) looks like damage. Recovery repairs
+/// it if the WAL since the begin of the backup has the whole page, which [`ImageScan`](crate::ImageScan) tells.
 #[derive(Debug, Clone)]
 pub struct PageCheck {
     rules: PageRules,
@@ -53,7 +54,7 @@ pub struct PageReport {
     pub torn: u64,
     /// Of these, bad.
     pub bad_pages: u64,
-    /// The first of the bad ones, 16 at most.
+    /// The first of the bad ones, 1000 at most.
     pub bad: Vec<BadPage>,
     /// Bytes behind the last whole page. Not an error as such: a file may be copied while it grows.
     pub trailing_bytes: usize,
@@ -95,7 +96,7 @@ impl PageCheck {
         Some(Self {
             rules: *rules,
             // A relation has less than 2^32 pages: with more, the name is not PostgreSQL's.
-            block: file.segment.checked_mul(rules.layout.segment_pages)?,
+            block: file.segment.checked_mul(rules.layout.segment_pages())?,
             held: Vec::new(),
             report: PageReport::default(),
         })

@@ -1,5 +1,5 @@
 /// The parts of a relation on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fork {
     /// The data.
     Main,

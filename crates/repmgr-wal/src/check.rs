@@ -1,5 +1,6 @@
 //! What the bytes of a WAL file must say about themselves.
 
+use repmgr_pgfile::is_plain_wal;
 use repmgr_types::{SystemId, Timeline, WalSegmentName, WalSegmentSize};
 
 use crate::WalFileName;
@@ -78,6 +79,17 @@ pub enum ContentError {
     },
 }
 
+impl ContentError {
+    /// Whether a compression or encryption of the user's own explains it: such bytes may begin like a
+    /// compression that we know, or look like text.
+    pub(crate) fn may_be_a_filter(&self) -> bool {
+        matches!(
+            self,
+            Self::Compression { .. } | Self::NotWal { .. } | Self::History { .. } | Self::Backup
+        )
+    }
+}
+
 /// What the first page of a segment tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentHeader {
@@ -150,12 +162,6 @@ pub(crate) fn check_segment_header(
     }
 }
 
-/// Whether these bytes begin like WAL that is not compressed: the magic of a page is `D0xx` to
-/// PostgreSQL 10 and `D1xx` since.
-pub(crate) fn is_plain_wal(first: &[u8]) -> bool {
-    first.len() >= 2 && matches!(u16::from_ne_bytes([first[0], first[1]]) >> 8, 0xD0 | 0xD1)
-}
-
 /// Checks that a segment whose first page is of an older timeline may be: only where the history
 /// of its own timeline says that it branched off inside this segment.
 ///
@@ -167,7 +173,8 @@ pub(crate) fn check_branch(
     history: &TimelineHistory,
 ) -> Result<(), ContentError> {
     let start = name.start(header.segment_size);
-    let end = start.0 + header.segment_size.bytes();
+    // The last of all segments ends where positions do.
+    let end = start.0.saturating_add(header.segment_size.bytes());
     let mut since = history
         .entries()
         .iter()
@@ -193,7 +200,7 @@ pub(crate) fn needs_history(name: WalSegmentName, header: SegmentHeader) -> bool
 /// Checks a whole history or backup file.
 pub(crate) fn check_text(name: WalFileName, bytes: &[u8]) -> Result<(), ContentError> {
     match name {
-        WalFileName::History(timeline) => TimelineHistory::parse(timeline, bytes).map(drop),
+        WalFileName::History(timeline) => Ok(TimelineHistory::parse(timeline, bytes).map(drop)?),
         WalFileName::Backup { segment, .. } => {
             // "START WAL LOCATION: 0/3000028 (file 000000010000000000000003)"
             let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();

@@ -1,10 +1,15 @@
-use std::fs::{self, File};
-use std::io::Read;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use repmgr_pgfile::{PG_CONTROL, POSTMASTER_PID, PgControlHead, postmaster_pid, read_beginning};
 use repmgr_types::SystemId;
 
 use crate::deliver::is_alive;
+
+/// No recovery.conf of a person is longer.
+const RECOVERY_CONF_MAX: u64 = 1 << 20;
+/// Its first line, a few bytes, is all that counts.
+const PID_FILE_MAX: u64 = 4096;
 
 /// The data directory that `restore_command` works for, as far as a WAL file's destination tells.
 ///
@@ -38,18 +43,26 @@ impl Cluster {
         }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.data_dir.join(name)
     }
 
-    /// The system identifier: the first eight bytes of `global/pg_control`, in this machine's byte
-    /// order (PostgreSQL 9 to 18). `None` when there is no such file.
+    /// The beginning of a file of the data directory, if there is such a file.
+    fn read(&self, name: &str, max: u64) -> Option<Vec<u8>> {
+        let path = self.file(name);
+        let failed = |error: &io::Error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                log::debug!("{path:?} could not be read: {error}");
+            }
+        };
+        read_beginning(&path, max).inspect_err(failed).ok()
+    }
+
+    /// The system identifier, from `global/pg_control` (of any version of PostgreSQL). `None` when there is
+    /// no such file.
     pub fn system_id(&self) -> Option<SystemId> {
-        let mut bytes = [0; 8];
-        File::open(self.file("global/pg_control"))
-            .and_then(|mut file| file.read_exact(&mut bytes))
-            .ok()?;
-        Some(SystemId(u64::from_ne_bytes(bytes))).filter(|id| id.0 != 0)
+        let head = self.read(PG_CONTROL, PgControlHead::SIZE as u64)?;
+        Some(PgControlHead::parse(&head).ok()?.system_id)
     }
 
     /// Whether a file that cannot be had ends the recovery for good: without standby mode PostgreSQL
@@ -62,30 +75,57 @@ impl Cluster {
             return true;
         }
         // To PostgreSQL 11.
-        fs::read_to_string(self.file("recovery.conf")).is_ok_and(|text| !sets_standby_mode(&text))
+        self.read("recovery.conf", RECOVERY_CONF_MAX)
+            .is_some_and(|text| !sets_standby_mode(&text))
     }
 
     /// The process that runs the server, if one does.
     pub(crate) fn postmaster(&self) -> Option<i32> {
-        let text = fs::read_to_string(self.file("postmaster.pid")).ok()?;
-        let pid = text.lines().next()?.trim().parse().ok()?;
+        let pid = postmaster_pid(&self.read(POSTMASTER_PID, PID_FILE_MAX)?)?;
         is_alive(pid).then_some(pid)
     }
 }
 
-fn sets_standby_mode(recovery_conf: &str) -> bool {
-    let value = recovery_conf.lines().rev().find_map(|line| {
-        let line = line.trim_start();
-        let (name, rest) = line.split_at_checked("standby_mode".len())?;
-        let value = rest.trim_start().trim_start_matches('=').trim_start();
-        name.eq_ignore_ascii_case("standby_mode")
-            .then(|| value.trim_start_matches('\'').to_lowercase())
-    });
-    value.is_some_and(|v| ["on", "t", "y", "1"].iter().any(|yes| v.starts_with(yes)))
+/// The last of several counts, as in PostgreSQL; so does any beginning of `true` or `yes`.
+fn sets_standby_mode(recovery_conf: &[u8]) -> bool {
+    let entries = repmgr_guc::scan(recovery_conf).filter_map(|line| line.content.ok().flatten());
+    let value = entries
+        .filter(|entry| entry.is("standby_mode"))
+        .last()
+        .map(|entry| entry.value.to_ascii_lowercase());
+    value.is_some_and(|v| {
+        let begins = |word: &[u8]| !v.is_empty() && word.starts_with(&v);
+        v == b"on" || v == b"1" || begins(b"true") || begins(b"yes")
+    })
+}
+
+/// The server that runs when this is made, if one does.
+#[derive(Debug)]
+pub(crate) struct Server {
+    cluster: Cluster,
+    postmaster: Option<i32>,
+}
+
+impl Server {
+    pub(crate) fn of(cluster: &Cluster) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            postmaster: cluster.postmaster(),
+        }
+    }
+
+    /// Whether it runs no more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.postmaster.is_some() && self.cluster.postmaster() != self.postmaster
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     #[test]
@@ -104,6 +144,7 @@ mod tests {
         assert_eq!(cluster.system_id(), None);
         fs::create_dir(dir.path().join("global")).unwrap();
         let mut control = 77_u64.to_ne_bytes().to_vec();
+        control.extend(1300_u32.to_ne_bytes());
         control.resize(8192, 0);
         fs::write(dir.path().join("global/pg_control"), control).unwrap();
         assert_eq!(cluster.system_id(), Some(SystemId(77)));
@@ -128,6 +169,32 @@ mod tests {
         put("recovery.signal", "");
         assert!(cluster.recovery_ends_with_archive());
         put("standby.signal", "");
+        assert!(!cluster.recovery_ends_with_archive());
+    }
+
+    #[test]
+    fn the_server_is_the_process_of_its_pid_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::of_destination(&dir.path().join("pg_wal/RECOVERYXLOG"));
+        let me = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(cluster.postmaster(), None);
+        // A stand-alone backend writes its id negative.
+        for text in [format!("{me}\n/data\n"), format!("-{me}\n")] {
+            fs::write(dir.path().join("postmaster.pid"), text).unwrap();
+            assert_eq!(cluster.postmaster(), Some(me));
+        }
+    }
+
+    #[test]
+    fn nothing_waits_for_what_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::of_destination(&dir.path().join("pg_wal/RECOVERYXLOG"));
+        fs::create_dir(dir.path().join("global")).unwrap();
+        for name in ["global/pg_control", "postmaster.pid", "recovery.conf"] {
+            let path = dir.path().join(name);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        }
+        assert_eq!((cluster.system_id(), cluster.postmaster()), (None, None));
         assert!(!cluster.recovery_ends_with_archive());
     }
 }

@@ -4,8 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::process::{Pid, test_kill_process};
+
+use crate::cluster::Server;
 
 /// An operation on a file of this host failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +33,50 @@ impl FileError {
 /// How temporary files begin; the process that writes one follows.
 const PREFIX: &str = ".repmgr-wal.";
 
+/// A directory for new files. Once the server for which they are is gone, nothing in it changes any more:
+/// `pg_rewind` fails if a file that it has seen there has vanished when it wants to remove it, or if a
+/// directory that it has emptied is not empty.
+#[derive(Debug, Clone)]
+pub(crate) struct Shelf {
+    dir: PathBuf,
+    server: Option<Arc<Server>>,
+}
+
+impl Shelf {
+    pub(crate) fn of(dir: &Path, server: Arc<Server>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            server: Some(server),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.is_gone())
+    }
+
+    fn check(&self, action: &'static str) -> Result<(), FileError> {
+        if self.is_closed() {
+            let gone = io::Error::other("the server is gone");
+            return Err(FileError::new(action, &self.dir)(gone));
+        }
+        Ok(())
+    }
+}
+
+/// Open as long as the process runs.
+impl From<&Path> for Shelf {
+    fn from(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            server: None,
+        }
+    }
+}
+
 /// A file being written under a temporary name; gone when dropped.
 #[derive(Debug)]
 pub(crate) struct NewFile {
+    shelf: Shelf,
     file: File,
     path: PathBuf,
     moved: bool,
@@ -40,19 +84,23 @@ pub(crate) struct NewFile {
 
 impl NewFile {
     /// Begins a file in `dir`. Rests of processes that were killed are removed from there first.
-    pub(crate) fn create(dir: &Path, name: &str) -> Result<Self, FileError> {
+    pub(crate) fn create(shelf: &Shelf, name: &str) -> Result<Self, FileError> {
+        shelf.check("write to")?;
+        let dir = &shelf.dir;
         sweep(dir);
         let path = dir.join(format!("{PREFIX}{}.{name}", std::process::id()));
+        // Never what lies under that name already: it may be a link, or a pipe. Else create_new tells.
+        let _ = fs::remove_file(&path);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             // PostgreSQL's own mode; its umask takes the group's bit away unless the cluster allows it.
             .mode(0o640)
             .open(&path)
             .map_err(FileError::new("create", &path))?;
         Ok(Self {
+            shelf: shelf.clone(),
             file,
             path,
             moved: false,
@@ -75,6 +123,7 @@ impl NewFile {
         self.file
             .sync_all()
             .map_err(FileError::new("flush", &self.path))?;
+        self.shelf.check("keep a file in")?;
         rename(&self.path, to)?;
         self.moved = true;
         flush.apply(to)
@@ -83,7 +132,7 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.moved {
+        if !self.moved && !self.shelf.is_closed() {
             // Else the next process sweeps it away.
             let _ = fs::remove_file(&self.path);
         }
@@ -145,14 +194,17 @@ pub(crate) fn is_alive(pid: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::Cluster;
 
     #[test]
     fn a_file_appears_when_published_and_not_before() {
         let dir = tempfile::tempdir().unwrap();
         let to = dir.path().join("RECOVERYXLOG");
         fs::write(&to, "old").unwrap();
-        let mut new = NewFile::create(dir.path(), "x").unwrap();
+        let mut new = NewFile::create(&dir.path().into(), "x").unwrap();
         new.write(b"new").unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"old");
         new.publish(&to, DirectoryFlush::Yes).unwrap();
@@ -163,7 +215,7 @@ mod tests {
     #[test]
     fn a_dropped_file_leaves_nothing_and_a_killed_writers_is_swept() {
         let dir = tempfile::tempdir().unwrap();
-        drop(NewFile::create(dir.path(), "x").unwrap());
+        drop(NewFile::create(&dir.path().into(), "x").unwrap());
         // No process has a number this high.
         let dead = dir.path().join(format!("{PREFIX}2147483646.y"));
         let ours = dir.path().join(format!("{PREFIX}{}.z", std::process::id()));
@@ -176,11 +228,39 @@ mod tests {
     }
 
     #[test]
+    fn nothing_changes_once_the_server_is_gone() {
+        let data = tempfile::tempdir().unwrap();
+        let wal = data.path().join("pg_wal");
+        fs::create_dir(&wal).unwrap();
+        let pid = data.path().join("postmaster.pid");
+        fs::write(&pid, format!("{}\n", std::process::id())).unwrap();
+        let cluster = Cluster::of_destination(&wal.join("RECOVERYXLOG"));
+        let shelf = Shelf::of(&wal, Arc::new(Server::of(&cluster)));
+        NewFile::create(&shelf, "a")
+            .unwrap()
+            .publish(&wal.join("kept"), DirectoryFlush::No)
+            .unwrap();
+        let half = NewFile::create(&shelf, "half").unwrap();
+        let whole = NewFile::create(&shelf, "whole").unwrap();
+        let names = || {
+            let entries = fs::read_dir(&wal).unwrap().flatten();
+            entries.map(|e| e.file_name()).collect::<BTreeSet<_>>()
+        };
+        let seen = names();
+        assert_eq!(seen.len(), 3);
+        fs::remove_file(&pid).unwrap();
+        assert!(whole.publish(&wal.join("whole"), DirectoryFlush::No).is_err());
+        drop(half);
+        assert!(NewFile::create(&shelf, "more").is_err());
+        assert_eq!(names(), seen);
+    }
+
+    #[test]
     fn a_directory_in_the_way_is_an_error_with_its_path() {
         let dir = tempfile::tempdir().unwrap();
         let to = dir.path().join("d");
         fs::create_dir(&to).unwrap();
-        let new = NewFile::create(dir.path(), "x").unwrap();
+        let new = NewFile::create(&dir.path().into(), "x").unwrap();
         let error = new.publish(&to, DirectoryFlush::Yes).unwrap_err();
         assert!(error.to_string().contains("/d\""), "{error}");
     }

@@ -13,8 +13,9 @@
 //!   the destination's directory. Where there is none, any cluster will do, but a spool holds
 //!   segments of one only.
 //! - A file appears under its name complete and flushed, or not at all.
-//! - "Not in the archive" ([`FetchError::NotInArchive`]) is said only when the archive was looked at
-//!   and is known to be the right one; whatever else goes wrong is another error.
+//! - "Not in the archive" ([`FetchError::NotInArchive`]) is said only when the archive was looked at,
+//!   is known to be the right one, and proves to be an archive: it holds some WAL. Whatever else goes
+//!   wrong is another error.
 //!
 //! This crate must not know command lines, exit codes, or how a process is put into the background;
 //! it prints nothing.
@@ -54,6 +55,7 @@ mod name;
 mod prefetch;
 mod receive;
 mod restore;
+mod silence;
 mod spool;
 
 pub use archive::{Archive, ArchiveOptions, Transport};

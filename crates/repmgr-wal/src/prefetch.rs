@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use repmgr_types::{CancelToken, SystemId, Timeline, WalSegmentName, WalSegmentSize};
 
 use crate::archive::{Archive, RunEnd};
-use crate::deliver::{DirectoryFlush, FileError, sweep};
+use crate::cluster::Server;
+use crate::deliver::{DirectoryFlush, FileError, Shelf, sweep};
 use crate::receive::Received;
 use crate::spool::{Answer, Call, CallKind, HeldSpool};
 use crate::{Cluster, FetchError, Spool, WalFileName};
@@ -89,11 +90,14 @@ pub fn prefetch(
     };
     // An unfinished segment must not lie ready until it has become a whole one.
     archive.only_whole_segments();
+    archive.expect_segments_of(options.segment_size);
     // For a host that many share, and that has another token.
     archive.cancel_by(own.clone());
     sweep(held.spool.dir());
+    let server = Arc::new(Server::of(cluster));
     let now = Instant::now();
     let mut prefetcher = Prefetcher {
+        shelf: Shelf::of(held.spool.dir(), Arc::clone(&server)),
         cancelled: cancel.clone(),
         deserted: own.clone(),
         archive,
@@ -107,10 +111,11 @@ pub fn prefetch(
         options,
     };
     let lock = prefetcher.held.lock_path();
+    let watch = Watch::new(cluster, server, lock);
     let end = thread::scope(|scope| {
         let (running, ended) = channel::<()>();
+        let watch = &watch;
         scope.spawn(move || {
-            let watch = Watch::new(cluster, lock);
             while ended.recv_timeout(CHECK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 if watch.is_deserted() {
                     own.cancel();
@@ -121,12 +126,18 @@ pub fn prefetch(
         drop(running);
         end
     });
-    prefetcher.held.clear();
+    // pg_rewind fails on a file that it has seen and that is gone when it wants to remove it. What is left is
+    // used or removed when the server runs again.
+    if !prefetcher.shelf.is_closed() {
+        prefetcher.held.spool.clear();
+    }
     Ok(end?)
 }
 
 struct Prefetcher {
     archive: Archive,
+    /// The spool's directory.
+    shelf: Shelf,
     held: HeldSpool,
     options: PrefetchOptions,
     /// The caller's.
@@ -181,12 +192,13 @@ impl Prefetcher {
                 if self.held.spool.path(name).exists() {
                     return Ok(());
                 }
-                let answer = match self.archive.fetch(name, self.held.spool.dir()) {
+                let answer = match self.archive.fetch(name, &self.shelf) {
                     Ok(received) => {
                         self.succeeded();
-                        received
-                            .file
-                            .publish(&self.held.spool.path(name), DirectoryFlush::No)?;
+                        let path = self.held.spool.path(name);
+                        if let Err(error) = received.file.publish(&path, DirectoryFlush::No) {
+                            return self.no_room(error);
+                        }
                         if let WalFileName::Segment(name) = name {
                             // The caller has it in a moment; what follows is not there yet.
                             self.stuck_at = None;
@@ -202,7 +214,12 @@ impl Prefetcher {
                         Answer::Unknown
                     }
                 };
-                self.held.reply(call, answer)
+                // Else nobody waits for it any more.
+                if self.shelf.is_closed() {
+                    Ok(())
+                } else {
+                    self.held.reply(call, answer)
+                }
             }
         }
     }
@@ -263,11 +280,11 @@ impl Prefetcher {
             return 0;
         };
         let keep = (fs.f_blocks * fs.f_frsize / 10).min(KEEP_FREE);
-        (fs.f_bavail * fs.f_frsize).saturating_sub(keep) / size.bytes()
+        fs.f_bavail.saturating_mul(fs.f_frsize).saturating_sub(keep) / size.bytes()
     }
 
     fn run_ahead(&mut self, run: &[WalSegmentName]) -> Result<(), FileError> {
-        let (archive, held) = (&mut self.archive, &self.held);
+        let (archive, held, shelf) = (&mut self.archive, &self.held, &self.shelf);
         let spool = &held.spool;
         // Flushed by others, several at a time, while the next segments come.
         let result = thread::scope(|scope| {
@@ -281,7 +298,7 @@ impl Prefetcher {
             drop(flushing);
             // Whoever removes the spool must not find new files in it again and again.
             let mut keep = |name, received| held.is_there() && to_flush.send((name, received)).is_ok();
-            let result = archive.fetch_run(run, spool.dir(), &mut keep);
+            let result = archive.fetch_run(run, shelf, &mut keep);
             drop(to_flush);
             for flusher in flushers {
                 flusher.join().unwrap_or_else(|panic| resume_unwind(panic))?;
@@ -303,6 +320,7 @@ impl Prefetcher {
 
     fn succeeded(&mut self) {
         self.backoff = RETRY_FAILED.0;
+        self.held.spool.forget_silence();
     }
 
     fn failed(&mut self, error: &FetchError) {
@@ -313,6 +331,10 @@ impl Prefetcher {
 
     /// A full disk is no reason to go, and none to try at once again.
     fn no_room(&mut self, error: FileError) -> Result<(), FileError> {
+        if self.shelf.is_closed() {
+            self.deserted.cancel();
+            return Ok(());
+        }
         if error.source.kind() != std::io::ErrorKind::StorageFull {
             return Err(error);
         }
@@ -335,26 +357,25 @@ fn flush(segments: &Mutex<Receiver<(WalSegmentName, Received)>>, spool: &Spool) 
 /// Whether those we work for are still there.
 struct Watch<'c> {
     cluster: &'c Cluster,
-    postmaster: Option<i32>,
+    server: Arc<Server>,
     wal_dir: Option<(u64, u64)>,
     lock: PathBuf,
 }
 
 impl<'c> Watch<'c> {
-    fn new(cluster: &'c Cluster, lock: PathBuf) -> Self {
+    fn new(cluster: &'c Cluster, server: Arc<Server>, lock: PathBuf) -> Self {
         Self {
             cluster,
-            postmaster: cluster.postmaster(),
+            server,
             wal_dir: identity(cluster.wal_dir()),
             lock,
         }
     }
 
     fn is_deserted(&self) -> bool {
-        let server_gone = self.postmaster.is_some() && self.cluster.postmaster() != self.postmaster;
         let directory_gone = self.wal_dir.is_none() || identity(self.cluster.wal_dir()) != self.wal_dir;
         // Somebody is removing the spool, perhaps with all that is around it.
-        server_gone || directory_gone || !self.lock.exists()
+        self.server.is_gone() || directory_gone || !self.lock.exists()
     }
 }
 

@@ -2,18 +2,17 @@
 
 use std::cell::RefCell;
 use std::io::{self, Read};
-use std::path::Path;
 use std::rc::Rc;
 
 use repmgr_types::SystemId;
 
 use crate::check::{self, HEADER_LEN, SegmentHeader};
 use crate::decode::{self, Opened};
-use crate::deliver::{FileError, NewFile};
+use crate::deliver::{FileError, NewFile, Shelf};
 use crate::{ContentError, WalFileName};
 
 /// History and backup files have some hundred bytes; a thousand timelines have 100 kB.
-const MAX_TEXT: u64 = 1 << 20;
+pub(crate) const MAX_TEXT: u64 = 1 << 20;
 
 /// A whole and checked file that has no name yet.
 #[derive(Debug)]
@@ -77,7 +76,7 @@ pub(crate) fn receive(
     name: WalFileName,
     stored: impl Read,
     system_id: Option<SystemId>,
-    dir: &Path,
+    dir: &Shelf,
 ) -> Result<Received, ReceiveError> {
     let error = Rc::new(RefCell::new(None));
     let source = Source {
@@ -95,7 +94,7 @@ fn read(
     name: WalFileName,
     source: impl Read,
     system_id: Option<SystemId>,
-    dir: &Path,
+    dir: &Shelf,
 ) -> Result<Received, ReceiveError> {
     let text = matches!(name, WalFileName::History(_) | WalFileName::Backup { .. });
     let is_plain = if text { decode::is_text } else { decode::is_segment };
@@ -103,7 +102,7 @@ fn read(
         Opened::Known(decoder) => decoder,
         Opened::Unknown => return Err(ReceiveError::Unknown),
     };
-    let compression = decoder.compression.name();
+    let compression = decoder.codec.name();
     let damaged = |error: io::Error| ContentError::Compression {
         compression,
         reason: error.to_string(),
@@ -173,7 +172,7 @@ mod tests {
 
     fn content(bytes: &[u8]) -> ContentError {
         let dir = tempfile::tempdir().unwrap();
-        let error = match receive(name(), bytes, Some(ID), dir.path()) {
+        let error = match receive(name(), bytes, Some(ID), &dir.path().into()) {
             Err(ReceiveError::Content(error)) => error,
             other => panic!("{other:?}"),
         };
@@ -186,7 +185,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let compressed = zstd::encode_all(segment().as_slice(), 1).unwrap();
         for stored in [segment(), compressed] {
-            let received = receive(name(), stored.as_slice(), Some(ID), dir.path()).unwrap();
+            let received = receive(name(), stored.as_slice(), Some(ID), &dir.path().into()).unwrap();
             let to = dir.path().join("RECOVERYXLOG");
             received.file.publish(&to, DirectoryFlush::No).unwrap();
             assert!(std::fs::read(to).unwrap() == segment());
@@ -245,7 +244,7 @@ mod tests {
             }
         }
         let dir = tempfile::tempdir().unwrap();
-        match receive(name(), Broken(0), Some(ID), dir.path()) {
+        match receive(name(), Broken(0), Some(ID), &dir.path().into()) {
             Err(ReceiveError::Source(error)) => assert_eq!(error.to_string(), "cable"),
             other => panic!("{other:?}"),
         }
@@ -258,7 +257,7 @@ mod tests {
             name(),
             &b"\xff\x06\x00\x00sNaPpY..........."[..],
             None,
-            dir.path(),
+            &dir.path().into(),
         );
         assert!(matches!(result, Err(ReceiveError::Unknown)));
     }

@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use repmgr_types::WalSegmentName;
 
@@ -34,6 +34,9 @@ pub struct PrefetchStart {
 /// [`ArchiveOptions::partial`](crate::ArchiveOptions::partial) is: a prefetcher does not look for
 /// unfinished segments, so its "missing" is not the last word.
 ///
+/// With a spool, a call that waited for the Barman host in vain makes the next ones fail at once for some
+/// seconds ([`FetchError::NoAnswer`]), unless what they ask for lies ready.
+///
 /// # Errors
 /// See [`FetchError`].
 pub fn restore(
@@ -43,22 +46,51 @@ pub fn restore(
     may_be_partial: bool,
     open: impl FnOnce() -> Result<Archive, FetchError>,
 ) -> Result<Restored, FetchError> {
-    if let Some(spool) = spool {
-        if let Asked::Taken(header) = spool.take(name, destination)? {
-            return Ok(delivered(name, header, destination, Some(spool)));
-        }
-        if spool.is_served() {
-            match spool.ask(name, destination, PATIENCE)? {
-                Asked::Taken(header) => return Ok(delivered(name, header, destination, Some(spool))),
-                Asked::Missing if !may_be_partial => return Err(open()?.not_in_archive(name)),
-                Asked::Missing | Asked::Unknown => {}
-            }
-        }
+    let Some(spool) = spool else {
+        let header = from_archive(name, destination, open)?;
+        return Ok(delivered(name, header, destination, None));
+    };
+    if let Asked::Taken(header) = spool.take(name, destination)? {
+        return Ok(delivered(name, header, destination, Some(spool)));
     }
-    let mut archive = open()?;
-    let received = archive.fetch(name, deliver::directory_of(destination))?;
+    spool.ask_only_who_answers()?;
+    let started = Instant::now();
+    let had = ask(name, destination, spool, may_be_partial, open);
+    spool.remember(&had, started.elapsed());
+    if matches!(had, Err(FetchError::NotInArchive { .. })) && name.segment().is_some() {
+        spool.drop_rests();
+    }
+    Ok(delivered(name, had?, destination, Some(spool)))
+}
+
+/// By the prefetcher if there is one that can, else from the archive.
+fn ask(
+    name: WalFileName,
+    destination: &Path,
+    spool: &Spool,
+    may_be_partial: bool,
+    open: impl FnOnce() -> Result<Archive, FetchError>,
+) -> Result<Option<SegmentHeader>, FetchError> {
+    if spool.is_served() {
+        match spool.ask(name, destination, PATIENCE)? {
+            Asked::Taken(header) => return Ok(header),
+            Asked::Missing if !may_be_partial => return Err(open()?.not_in_archive(name)),
+            Asked::Missing | Asked::Unknown => {}
+        }
+    } else {
+        spool.sweep_others();
+    }
+    from_archive(name, destination, open)
+}
+
+fn from_archive(
+    name: WalFileName,
+    destination: &Path,
+    open: impl FnOnce() -> Result<Archive, FetchError>,
+) -> Result<Option<SegmentHeader>, FetchError> {
+    let received = open()?.fetch(name, &deliver::directory_of(destination).into())?;
     received.file.publish(destination, flush_for(destination))?;
-    Ok(delivered(name, received.header, destination, spool))
+    Ok(received.header)
 }
 
 fn delivered(

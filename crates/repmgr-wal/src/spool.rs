@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use repmgr_types::{SystemId, WalSegmentName};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::geteuid;
 
 use crate::check::{HEADER_LEN, SegmentHeader, check_segment_header};
@@ -33,6 +33,8 @@ const SYSTEM_ID: &str = "system_id";
 pub struct Spool {
     dir: PathBuf,
     system_id: Option<SystemId>,
+    /// Where the spools of this cluster are unless a place is given: none of another lies there.
+    own_place: PathBuf,
 }
 
 /// A call as the prefetcher sees it.
@@ -86,10 +88,11 @@ impl Spool {
             Some(id) => format!("{id}-{:016x}", hash.0),
             None => format!("any-{:016x}", hash.0),
         };
-        let base = dir.map_or_else(|| cluster.wal_dir().join(DIRECTORY), Path::to_owned);
+        let own_place = cluster.wal_dir().join(DIRECTORY);
         Self {
-            dir: base.join(name),
+            dir: dir.unwrap_or(&own_place).join(name),
             system_id,
+            own_place,
         }
     }
 
@@ -104,15 +107,32 @@ impl Spool {
 
     /// Whether nobody else can put files here: a directory in `/var/tmp` may be somebody's who knows
     /// the name to expect.
-    fn is_private(&self) -> bool {
+    pub(crate) fn is_private(&self) -> bool {
         let foreign = |m: fs::Metadata| !m.is_dir() || m.uid() != geteuid().as_raw() || m.mode() & 0o022 != 0;
         fs::symlink_metadata(&self.dir).is_ok_and(|m| !foreign(m))
+    }
+
+    /// Makes its directory, which nobody else can put files into.
+    pub(crate) fn make(&self) -> Result<(), FileError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)
+            .map_err(FileError::new("create", &self.dir))?;
+        if self.is_private() {
+            return Ok(());
+        }
+        let open = io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "others own it or can write to it",
+        );
+        Err(FileError::new("use", &self.dir)(open))
     }
 
     /// Moves a file to `destination` if it is here and still what it was.
     pub(crate) fn take(&self, name: WalFileName, destination: &Path) -> Result<Asked, FileError> {
         let path = self.path(name);
-        let Ok(mut file) = File::open(&path) else {
+        let Some(mut file) = open_regular(&path) else {
             return Ok(Asked::Unknown);
         };
         if !self.is_private() {
@@ -139,13 +159,7 @@ impl Spool {
         let expected = match self.system_id {
             Some(id) => Some(id),
             // Only what this spool's prefetcher has seen proves that the file is of one cluster.
-            None => Some(
-                fs::read_to_string(self.dir.join(SYSTEM_ID))
-                    .ok()?
-                    .trim()
-                    .parse()
-                    .ok()?,
-            ),
+            None => Some(read_small(&self.dir.join(SYSTEM_ID))?.trim().parse().ok()?),
         };
         let mut first = [0; HEADER_LEN];
         file.read_exact(&mut first).ok()?;
@@ -156,7 +170,7 @@ impl Spool {
 
     /// Whether a prefetcher serves it.
     pub(crate) fn is_served(&self) -> bool {
-        let Ok(file) = File::open(self.dir.join(LOCK)) else {
+        let Some(file) = open_regular(&self.dir.join(LOCK)) else {
             return false;
         };
         // Given up with the file at the end of this function.
@@ -229,7 +243,7 @@ impl Spool {
     }
 
     fn answer(&self, token: &str) -> Option<Answer> {
-        let text = fs::read_to_string(self.dir.join(ANSWER)).ok()?;
+        let text = read_small(&self.dir.join(ANSWER))?;
         match text.strip_prefix(token)?.trim() {
             "missing" => Some(Answer::Missing),
             "unknown" => Some(Answer::Unknown),
@@ -238,11 +252,64 @@ impl Spool {
     }
 
     /// Replaces a small file.
-    fn put(&self, name: &str, text: &str) -> Result<(), FileError> {
+    pub(crate) fn put(&self, name: &str, text: &str) -> Result<(), FileError> {
         let path = self.dir.join(name);
         let new = self.dir.join(format!("{name}.{}", std::process::id()));
-        fs::write(&new, text).map_err(FileError::new("write", &new))?;
+        // Never what lies under that name already: it may be a pipe, or a link.
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&new)
+            .map_err(FileError::new("create", &new))?;
+        io::Write::write_all(&mut file, text.as_bytes()).map_err(FileError::new("write", &new))?;
         rename(&new, &path)
+    }
+}
+
+/// What is left over.
+impl Spool {
+    /// Removes spools that came here with a copy of another server, or by `pg_rewind`, or that nobody serves any
+    /// more: each is used under the name of its directory and archive, so nobody else would. Best effort.
+    pub(crate) fn sweep_others(&self) {
+        for entry in fs::read_dir(&self.own_place).into_iter().flatten().flatten() {
+            let dir = entry.path();
+            let is_spool = entry.file_name().to_str().is_some_and(is_spool_name);
+            if !is_spool || dir == self.dir {
+                continue;
+            }
+            let other = Self { dir, ..self.clone() };
+            // One that remembers something may be of a second archive.
+            if other.silence().is_none()
+                && let Some(_lock) = other.drop_rests()
+            {
+                let _ = fs::remove_file(other.dir.join(LOCK));
+                let _ = fs::remove_dir(&other.dir);
+            }
+        }
+    }
+
+    /// Removes what a prefetcher left behind, unless one is at work; the lock, if this was done.
+    pub(crate) fn drop_rests(&self) -> Option<Option<File>> {
+        if !self.is_private() {
+            return None;
+        }
+        let lock = open_regular(&self.dir.join(LOCK));
+        if let Some(lock) = &lock {
+            flock(lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+        }
+        self.clear();
+        Some(lock)
+    }
+
+    /// Removes everything but the lock file, which others may be looking at.
+    pub(crate) fn clear(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name() != LOCK {
+                // The next prefetcher tries again.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 }
 
@@ -256,24 +323,15 @@ pub(crate) struct HeldSpool {
 impl HeldSpool {
     /// Makes the spool's directory and locks it; `None` when another prefetcher has it.
     pub(crate) fn hold(spool: Spool, system_id: SystemId) -> Result<Option<Self>, FileError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&spool.dir)
-            .map_err(FileError::new("create", &spool.dir))?;
-        if !spool.is_private() {
-            let open = io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "others own it or can write to it",
-            );
-            return Err(FileError::new("use", &spool.dir)(open));
-        }
+        spool.make()?;
         let path = spool.dir.join(LOCK);
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // A pipe in its place would hold us up; the directory is private by now, but may not have been.
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
             .open(&path)
             .map_err(FileError::new("open", &path))?;
         // A caller that looks whether the spool is served holds the lock for some microseconds.
@@ -304,7 +362,7 @@ impl HeldSpool {
 
     /// The last call, if it is another than `seen`.
     pub(crate) fn call(&self, seen: &str) -> Option<Call> {
-        let text = fs::read_to_string(self.spool.dir.join(CALLER)).ok()?;
+        let text = read_small(&self.spool.dir.join(CALLER))?;
         let mut words = text.split_whitespace();
         let token = words.next().filter(|token| *token != seen)?;
         let what = match words.next()? {
@@ -351,16 +409,28 @@ impl HeldSpool {
         }
         Ok(())
     }
+}
 
-    /// Removes everything but the lock file, which others may be looking at.
-    pub(crate) fn clear(&self) {
-        for entry in fs::read_dir(&self.spool.dir).into_iter().flatten().flatten() {
-            if entry.file_name() != LOCK {
-                // The next prefetcher tries again.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
+/// Opens a file of a directory that may be somebody else's: no pipe that would hold us up, and no link that
+/// leads elsewhere.
+pub(crate) fn open_regular(path: &Path) -> Option<File> {
+    // Looked at first: opening a device can have effects.
+    fs::symlink_metadata(path).ok().filter(|m| m.is_file())?;
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.cast_signed())
+        .open(path)
+        .ok()?;
+    file.metadata().is_ok_and(|m| m.is_file()).then_some(file)
+}
+
+/// One of the small files by which caller and prefetcher talk.
+fn read_small(path: &Path) -> Option<String> {
+    const LONGEST: u64 = 4096;
+    let mut text = String::new();
+    open_regular(path)?.take(LONGEST).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// By rename, or as a flushed copy where the spool is on another file system.
@@ -373,7 +443,7 @@ fn move_file(mut file: File, from: &Path, to: &Path) -> Result<(), FileError> {
             return flush_for(to).apply(to);
         }
     }
-    let mut copy = NewFile::create(directory_of(to), "copy")?;
+    let mut copy = NewFile::create(&directory_of(to).into(), "copy")?;
     io::Seek::rewind(&mut file).map_err(FileError::new("read", from))?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -399,6 +469,14 @@ pub(crate) fn flush_for(destination: &Path) -> DirectoryFlush {
     }
 }
 
+/// As [`Spool::new`] makes them.
+fn is_spool_name(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(id, hash)| {
+        let known = id == "any" || id.parse::<SystemId>().is_ok();
+        known && hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
 /// Whether a server in recovery asks, and not `pg_rewind` or a person.
 pub fn is_recovery_file(destination: &Path) -> bool {
     destination
@@ -418,6 +496,42 @@ impl Fnv {
         // The length first, so that the parts cannot run together.
         for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    #[test]
+    fn a_pipe_or_a_link_in_the_spool_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = dir.path().join("pg_wal");
+        let destination = wal.join("RECOVERYXLOG");
+        let spool = Spool::new(None, &Cluster::of_destination(&destination), None, &["host"]);
+        let name: WalFileName = "000000010000000000000003".parse().unwrap();
+        let text = dir.path().join("text");
+        fs::write(&text, "0-0 missing").unwrap();
+        for link in [false, true] {
+            let _ = fs::remove_dir_all(&spool.dir);
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&spool.dir)
+                .unwrap();
+            for file in [&name.to_string(), LOCK, CALLER, ANSWER, SYSTEM_ID] {
+                let path = spool.dir.join(file);
+                match link {
+                    true => std::os::unix::fs::symlink(&text, path).unwrap(),
+                    false => mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap(),
+                }
+            }
+            assert_eq!(spool.take(name, &destination).unwrap(), Asked::Unknown);
+            assert!(!spool.is_served());
+            assert_eq!(spool.answer("0-0"), None);
+            assert!(!destination.exists());
         }
     }
 }

@@ -96,20 +96,10 @@ pub(super) const BEHAVIOUR: &[Difference] = &[
     },
     Difference {
         why: "what is erased is told when it is erased",
-        on: &["over an instance"],
+        on: &["over an instance", "direct over an instance"],
         lines: &[
             "- WARNING: directory \"DATA\" exists but is not empty",
             "- NOTICE: -F/--force provided - deleting existing data directory \"DATA\"",
-            "+ INFO: checking and correcting permissions on existing directory \"DATA\"",
-            "+ NOTICE: erasing the old content of directory \"DATA\"",
-        ],
-    },
-    Difference {
-        why: "what is erased is told when it is erased",
-        on: &["not empty, forced", "direct forced"],
-        lines: &[
-            "- WARNING: directory \"DATA\" exists but is not empty",
-            "- NOTICE: deleting existing directory \"DATA\"",
             "+ INFO: checking and correcting permissions on existing directory \"DATA\"",
             "+ NOTICE: erasing the old content of directory \"DATA\"",
         ],
@@ -120,6 +110,35 @@ pub(super) const BEHAVIOUR: &[Difference] = &[
         lines: &[
             "- WARNING: target data directory appears to be a PostgreSQL data directory and will be overwritten",
             "- DETAIL: target data directory is \"DATA\"",
+        ],
+    },
+    Difference {
+        why: "settings that would be too low are raised",
+        on: &["external left"],
+        lines: &[
+            "+ in data/postgresql.auto.conf: max_wal_senders = '40'",
+            "+ NOTICE: settings were raised in postgresql.auto.conf to what the primary has",
+            "+ DETAIL: max_wal_senders from 10 to 40",
+            "+ HINT: a standby with lower values does not start, or pauses; *",
+        ],
+    },
+    Difference {
+        why: "restore_command is tried beforehand",
+        on: &[
+            "dry",
+            "terse",
+            "unfit replication user",
+            "no connection, dry run",
+            "unreachable, dry run",
+        ],
+        lines: &["+ INFO: \"restore_command\" delivers WAL: segment *"],
+    },
+    Difference {
+        why: "the server is started as its host does it",
+        on: &["copied", "direct copied", "delay and level"],
+        lines: &[
+            "- HINT: for example: pg_ctl -D DATA start",
+            "+ HINT: for example: /usr/lib/postgresql/15/bin/pg_ctl -D DATA start",
         ],
     },
     Difference {
@@ -295,6 +314,11 @@ pub(super) const BEHAVIOUR: &[Difference] = &[
         ],
     },
     Difference {
+        why: "`backup_manifest` after `--without-barman`",
+        on: &["direct copied"],
+        lines: &["- file data/backup_manifest *"],
+    },
+    Difference {
         why: "--verify-backup works with Barman",
         on: &["verify"],
         lines: &[
@@ -402,7 +426,11 @@ pub(super) const BEHAVIOUR: &[Difference] = &[
             "+ NOTICE: \"data_directory\" in postgresql.conf, line *, was turned into a comment: it is another server's data directory",
             "+ NOTICE: \"hba_file\" in postgresql.conf, *",
             "+ NOTICE: \"ident_file\" in postgresql.conf, *",
+            "+ NOTICE: \"external_pid_file\" in postgresql.conf, *",
+            "+ NOTICE: \"include_dir\" in postgresql.conf, *",
             "+ DETAIL: its value was \"LAB/primary/*",
+            "+ DETAIL: its value was \"LAB/run/*",
+            "+ DETAIL: its value was \"conf.d\"",
         ],
     },
     Difference {

@@ -6,7 +6,7 @@ const PLACES: &str = "mistakes in repmgr.conf are told with file, line and param
 
 pub(super) const COMMAND_LINE: &[Difference] = &[
     Difference {
-        why: "the version is our own",
+        why: "the version is our own where there is no original",
         on: &["version"],
         lines: &["- note printed repmgr 5.3.3", "+ note printed repmgr *"],
     },
@@ -22,7 +22,15 @@ pub(super) const COMMAND_LINE: &[Difference] = &[
             "+ note printed bdr_local_monitoring_only|false",
             "+ note printed bdr_recovery_timeout|30",
             "+ note printed pg_backupapi_*|",
+            "+ note printed max_rate|",
+            "+ note printed skip_page_checks|false",
+            "+ note printed ssh_client|auto",
         ],
+    },
+    Difference {
+        why: "without a configuration file it is said where it was looked for",
+        on: &["no directory"],
+        lines: &["+ DETAIL: there is no configuration file *"],
     },
     Difference {
         why: "mistakes on the command line are one list",
@@ -161,6 +169,7 @@ pub(super) const COMMAND_LINE: &[Difference] = &[
         why: "--replication-conf-only tells what it does",
         on: &["conf only dry run", "recovery conf only"],
         lines: &[
+            "+ INFO: \"repmgr\" extension is installed in database \"repmgr\"",
             "+ NOTICE: standby will attach to upstream node 1",
             "+ INFO: replication connections to the upstream node are possible (1 required)",
             "- DETAIL: ",
@@ -205,7 +214,7 @@ pub(super) const COMMAND_LINE: &[Difference] = &[
         lines: &[
             "- ERROR: specified data directory \"DATA\" does not exist",
             "+ ERROR: \"DATA\" holds no PostgreSQL instance that can be configured: it does not exist",
-            "+ HINT: clone the standby first, or check \"data_directory\"",
+            "+ HINT: clone the standby first, or check data_directory in repmgr.conf",
         ],
     },
 ];

@@ -5,6 +5,7 @@ use super::Difference;
 const ALL_WORDS: &str = "errors say what was found and what to do";
 const BEFORE: &str = "what is refused is refused before anything is changed";
 const DRY_RUNS: &str = "a dry run refuses what the real run refuses";
+const FOREIGN: &str = "what is no instance is never erased";
 
 pub(super) const REFUSALS: &[Difference] = &[
     Difference {
@@ -17,13 +18,41 @@ pub(super) const REFUSALS: &[Difference] = &[
             "- NOTICE: *",
             "- WARNING: *",
             "- DETAIL: *",
-            "+ ERROR: specified data directory \"DATA\" exists and is not empty*",
         ],
     },
     Difference {
         why: DRY_RUNS,
-        on: &["not empty, dry run"],
-        lines: &["+ HINT: use -F/--force to overwrite the existing data directory"],
+        on: &["instance, dry run"],
+        lines: &["+ ERROR: specified data directory \"DATA\" exists and is not empty*"],
+    },
+    Difference {
+        why: FOREIGN,
+        on: &[
+            "not empty",
+            "not empty, forced",
+            "not empty, dry run",
+            "direct not empty",
+            "direct forced",
+        ],
+        lines: &[
+            "+ ERROR: no clone can be made in \"DATA\": it is not empty and holds no PostgreSQL instance, but 1 other \
+             entry: \"notes.txt\"",
+            "+ HINT: choose another directory, or move away what is in this one; it is never overwritten",
+        ],
+    },
+    Difference {
+        why: FOREIGN,
+        on: &["not empty, forced", "direct forced"],
+        lines: &[
+            "- exit 0",
+            "+ exit 1",
+            "+ file data/notes.txt 600",
+            "+ in data/notes.txt: mine",
+            "- event standby_clone|t|cloned from *--force: Y",
+            "- PostgreSQL's files in data",
+            "- NOTICE: deleting existing directory \"DATA\"",
+            "- *",
+        ],
     },
     Difference {
         why: DRY_RUNS,
@@ -46,8 +75,6 @@ pub(super) const REFUSALS: &[Difference] = &[
             "- WARNING: directory \"DATA\" exists but is not empty",
             "- ERROR: unable to use directory DATA",
             "- HINT: use -F/--force option to force this directory to be overwritten",
-            "+ ERROR: specified data directory \"DATA\" exists and is not empty",
-            "+ HINT: use -F/--force to overwrite the existing data directory",
         ],
     },
     Difference {
@@ -60,8 +87,6 @@ pub(super) const REFUSALS: &[Difference] = &[
             "- WARNING: *",
             "- ERROR: unable to use directory \"DATA\"",
             "- HINT: use -F/--force to force this directory to be overwritten",
-            "+ ERROR: specified data directory \"DATA\" exists and is not empty",
-            "+ HINT: use -F/--force to overwrite the existing data directory",
         ],
     },
     Difference {
@@ -73,7 +98,7 @@ pub(super) const REFUSALS: &[Difference] = &[
             "-   ssh barmansrv barman *",
             "- HINT: refer to the Barman documentation for more information",
             "+ ERROR: Barman on \"barmansrv\" has no server \"nosuch\"",
-            "+ HINT: check barman_server; it has: main, odd",
+            "+ HINT: check barman_server; Barman has: main, odd",
         ],
     },
     Difference {
@@ -258,9 +283,9 @@ pub(super) const REFUSALS: &[Difference] = &[
             "- WARNING: unable to connect to remote host \"127.0.0.1\" via SSH",
             "- ERROR: remote host \"127.0.0.1\" is not reachable via SSH - unable to copy external configuration files",
             "+ INFO: creating directory *",
-            "+ ERROR: configuration file \"LAB/primary/etc/pg_hba.conf\" cannot be copied",
+            "+ ERROR: configuration file \"LAB/primary/etc/postgresql/15/main/pg_hba.conf\" cannot be copied",
             "+ DETAIL: cannot connect to \"127.0.0.1\": permission denied for user \"nobody\" *",
-            "+ HINT: \"ssh -o BatchMode=yes 127.0.0.1 true\" must work without a password: *",
+            "+ HINT: \"ssh -o BatchMode=yes -l nobody 127.0.0.1 true\" must work without a password: *",
         ],
     },
 ];

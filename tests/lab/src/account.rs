@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::run::check;
+use crate::tools::{tool, usual_umask};
 
 /// A line of the passwd database, and whether we must switch to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,7 @@ impl Account {
     /// # Errors
     /// If the account does not exist, is root, or may not log in.
     pub fn unprivileged() -> Result<Self> {
+        usual_umask();
         let uid = rustix::process::getuid();
         let switch = uid.is_root();
         let name = if switch {
@@ -40,11 +42,8 @@ impl Account {
         } else {
             uid.as_raw().to_string()
         };
-        let line = check(
-            Command::new("getent").args(["passwd", &name]),
-            Duration::from_secs(20),
-        )
-        .with_context(|| format!("no account \"{name}\" to run servers as (set REPMGR_LAB_USER)"))?;
+        let line = check(tool("getent").args(["passwd", &name]), Duration::from_secs(20))
+            .with_context(|| format!("no account \"{name}\" to run servers as (set REPMGR_LAB_USER)"))?;
         let account = Self {
             switch,
             ..parse_passwd(&line)?

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cache;
 use crate::node::Primary;
-use crate::packages::find_program;
 use crate::run::{check, run, with_log};
 use crate::scratch::Scratch;
 use crate::sshd::Sshd;
+use crate::tools::{self, tool};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -55,7 +55,7 @@ impl BarmanInstall {
     /// # Errors
     /// If it cannot be fetched or does not run.
     pub fn get(version: BarmanVersion) -> Result<Self> {
-        if let Some(program) = find_program("barman")
+        if let Some(program) = tools::find("barman")
             && says_version(&program, version)?
         {
             return Ok(Self {
@@ -104,7 +104,7 @@ impl BarmanInstall {
 }
 
 fn says_version(program: &Path, version: BarmanVersion) -> Result<bool> {
-    let said = check(Command::new(program).arg("--version"), LIMIT)?;
+    let said = check(tool(program).arg("--version"), LIMIT)?;
     Ok(said.split_whitespace().next() == Some(version.number()))
 }
 

@@ -5,7 +5,6 @@ use std::fs;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::run::check;
+use crate::tools::{fetcher, tool, usual_umask};
 
 const COMPLETE: &str = ".complete";
 /// Debian's own; the first on the PATH may be of a version manager that other accounts cannot reach.
@@ -52,6 +52,7 @@ fn entry_in(cache: &Path, name: &str, build: impl FnOnce(&Path) -> Result<()>) -
     if dir.join(COMPLETE).exists() {
         return Ok(dir);
     }
+    usual_umask();
     fs::create_dir_all(cache)?;
     let lock = File::create(cache.join(format!("{name}.lock")))?;
     flock(&lock, FlockOperation::LockExclusive)?;
@@ -64,7 +65,7 @@ fn entry_in(cache: &Path, name: &str, build: impl FnOnce(&Path) -> Result<()>) -
     fs::create_dir(&dir)?;
     build(&dir)?;
     check(
-        Command::new("chmod").args(["-R", "a+rX"]).arg(&dir),
+        tool("chmod").args(["-R", "a+rX"]).arg(&dir),
         Duration::from_secs(60),
     )?;
     fs::write(dir.join(COMPLETE), "")?;
@@ -92,12 +93,12 @@ pub(crate) fn free_port() -> Result<u16> {
 /// Makes a Python environment in `dir` with exactly these packages.
 pub(crate) fn make_venv(dir: &Path, packages: &[&str]) -> Result<()> {
     check(
-        Command::new(PYTHON).args(["-m", "venv"]).arg(dir),
+        fetcher(PYTHON).args(["-m", "venv"]).arg(dir),
         Duration::from_secs(120),
     )
     .context("is python3-venv installed?")?;
     if !packages.is_empty() {
-        let mut pip = Command::new(dir.join("bin/pip"));
+        let mut pip = fetcher(dir.join("bin/pip"));
         check(
             pip.args(["install", "--quiet", "--no-deps"]).args(packages),
             Duration::from_secs(300),

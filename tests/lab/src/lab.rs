@@ -12,7 +12,8 @@ use anyhow::{Context, Result};
 
 use crate::barman::{BackupMethod, Barman, BarmanInstall, BarmanVersion, ServerOptions};
 use crate::cache::free_port;
-use crate::node::{Instance, Primary, PrimaryOptions, REPMGR, Tablespace};
+use crate::debian::DebianCluster;
+use crate::node::{Instance, Primary, PrimaryOptions, REPMGR, Tablespace, create_debian_cluster};
 use crate::packages;
 use crate::pg::PgInstall;
 use crate::scratch::Scratch;
@@ -262,6 +263,30 @@ impl Lab {
             port,
             conf,
         })
+    }
+
+    /// A standby to be on a Debian host as `apt-get install postgresql` leaves it: an empty cluster that nobody
+    /// uses yet, its configuration in the `/etc` of the returned places, its data where the target is to be.
+    ///
+    /// Start what was cloned there by `lab.instance(&target).with_conf_dir(&places.conf_dir)`.
+    ///
+    /// # Errors
+    /// As [`target`](Self::target), or if initdb fails.
+    pub fn debian_target(&self, node_id: u32, settings: &[(&str, &str)]) -> Result<(Target, DebianCluster)> {
+        let root = self.scratch.dir(format!("node{node_id}"))?;
+        let places = DebianCluster::below(&root, self.install.major);
+        let data_dir = places.data_dir.display().to_string();
+        let mut all = settings.to_vec();
+        all.push(("data_directory", &data_dir));
+        let target = self.target(node_id, &all)?;
+        create_debian_cluster(
+            &self.scratch,
+            &self.install,
+            &places,
+            target.port,
+            &PrimaryOptions::default(),
+        )?;
+        Ok((target, places))
     }
 
     /// `OLD=NEW` for each tablespace of the primary, to give to `tablespace_mapping`: both nodes are on this

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use postgres::{Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::cache::free_port;
+use crate::debian::DebianCluster;
 use crate::pg::PgInstall;
 use crate::run::{check, log_tail, poll, with_log};
 use crate::scratch::Scratch;
@@ -348,7 +349,7 @@ pub struct PrimaryOptions {
     pub group_access: bool,
     /// WAL segment size in MiB, if not 16 (11 and newer).
     pub wal_segment_mib: Option<u32>,
-    /// Configuration files outside the data directory, as Debian has it.
+    /// Configuration files outside the data directory, as Debian has it ([`DebianCluster`]).
     pub debian_layout: bool,
     /// Tablespaces to make.
     pub tablespaces: Vec<Tablespace>,
@@ -387,15 +388,17 @@ impl Primary {
         name: &str,
         options: &PrimaryOptions,
     ) -> Result<Self> {
-        let data_dir = scratch.dir(name)?.join("data");
+        let (dir, port) = (scratch.dir(name)?, free_port()?);
         let archive = PathBuf::from("archive").join(name);
-        initdb(scratch, install, &data_dir, options)?;
-        let mut instance = Instance::new(scratch, install, &data_dir, free_port()?);
-        if options.debian_layout {
-            let conf_dir = scratch.dir(format!("{name}/etc"))?;
-            move_configuration(&data_dir, &conf_dir)?;
-            instance = instance.with_conf_dir(&conf_dir);
-        }
+        let instance = if options.debian_layout {
+            let cluster = DebianCluster::below(&dir, install.major);
+            create_debian_cluster(scratch, install, &cluster, port, options)?;
+            Instance::new(scratch, install, &cluster.data_dir, port).with_conf_dir(&cluster.conf_dir)
+        } else {
+            let data_dir = dir.join("data");
+            initdb(scratch, install, &data_dir, options)?;
+            Instance::new(scratch, install, &data_dir, port)
+        };
         let location =
             |tablespace: &Tablespace| scratch.join(name).join("tablespaces").join(tablespace.dir_name());
         let tablespaces = options.tablespaces.iter().map(location).collect();
@@ -436,14 +439,6 @@ impl Primary {
             self.scratch.join("run").display(),
             self.scratch.join(&self.archive).display()
         );
-        if self.conf_dir != self.data_dir {
-            let dir = self.conf_dir.display();
-            write!(
-                conf,
-                "data_directory = '{}'\nhba_file = '{dir}/pg_hba.conf'\nident_file = '{dir}/pg_ident.conf'\n",
-                self.data_dir.display()
-            )?;
-        }
         conf += &options.conf.join("\n");
         self.write_conf(&conf)
     }
@@ -493,6 +488,19 @@ impl Primary {
     }
 }
 
+/// What `pg_createcluster MAJOR main` does, below the cluster's own root.
+pub(crate) fn create_debian_cluster(
+    scratch: &Scratch,
+    install: &PgInstall,
+    cluster: &DebianCluster,
+    port: u16,
+    options: &PrimaryOptions,
+) -> Result<()> {
+    scratch.dir(cluster.data_dir.parent().context("below its root")?)?;
+    initdb(scratch, install, &cluster.data_dir, options)?;
+    cluster.arrange(scratch, port)
+}
+
 fn initdb(scratch: &Scratch, install: &PgInstall, data_dir: &Path, options: &PrimaryOptions) -> Result<()> {
     let mut initdb = scratch.command(install.program("initdb")?);
     initdb.arg("-D").arg(data_dir);
@@ -507,12 +515,4 @@ fn initdb(scratch: &Scratch, install: &PgInstall, data_dir: &Path, options: &Pri
         initdb.arg(format!("--wal-segsize={size}"));
     }
     check(&mut initdb, LIMIT).map(drop)
-}
-
-fn move_configuration(data_dir: &Path, conf_dir: &Path) -> Result<()> {
-    for file in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
-        fs::rename(data_dir.join(file), conf_dir.join(file))
-            .with_context(|| format!("could not move {file}"))?;
-    }
-    Ok(())
 }

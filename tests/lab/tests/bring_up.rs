@@ -66,6 +66,18 @@ fn a_debian_layout_keeps_its_configuration_elsewhere() {
     assert_eq!(lab.primary().sql("show data_directory_mode").unwrap(), "0750");
 }
 
+#[test]
+fn a_debian_standby_host_has_an_empty_cluster_of_its_own() {
+    let lab = Lab::builder().without_backup().build().unwrap();
+    let (target, places) = lab.debian_target(2, &[]).unwrap();
+    assert_eq!(target.data_dir, places.data_dir);
+    assert!(places.conf_dir.ends_with("etc/postgresql/15/main") && places.conf_dir.join("conf.d").is_dir());
+    let cluster = lab.instance(&target).with_conf_dir(&places.conf_dir);
+    cluster.start().unwrap();
+    let shown = cluster.sql_in("postgres", "show data_directory").unwrap();
+    assert_eq!(shown, places.data_dir.display().to_string());
+}
+
 /// One of each version and each way to get it; `tests/standby_clone/main_job.rs` has them all.
 fn works(pg: u32, barman: BarmanVersion, method: BackupMethod) {
     let lab = Lab::builder()

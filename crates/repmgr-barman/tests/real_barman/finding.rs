@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use repmgr_barman::{
-    BackupMode, BackupStatus, Barman, BarmanError as E, Form, Keep, ServerAddress, TarCodec, UnreadableReason,
+    BackupMode, BackupStatus, Barman, BarmanError as E, Form, Keep, ServerAddress, TarCodec,
+    UnreadableReason, WalPath,
 };
 use repmgr_lab::{BackupMethod, BarmanVersion, ServerOptions};
 use repmgr_remote::LocalHost;
@@ -117,7 +118,10 @@ pub(crate) fn a_server_without_backups_says_so(bench: &Bench) {
 pub(crate) fn settings_that_are_wrong_are_told_apart(bench: &Bench) {
     let fails = |change: fn(&mut ServerAddress)| {
         let error = bench.find(change, "latest").unwrap_err();
-        assert!(error.hint().is_some_and(|hint| !hint.is_empty()), "{error}");
+        assert!(
+            error.hint().is_some_and(|hint| !hint.to_string().is_empty()),
+            "{error}"
+        );
         error
     };
     match fails(|a| a.server = "it's not there".into()) {
@@ -304,7 +308,7 @@ pub(crate) fn changes_of_a_known_backup_are_seen(bench: &Bench) {
     {
         let _edited = Edited::replace(&info, "begin_time=2", "begin_time=3");
         match barman.recheck(&known) {
-            Err(E::Changed { what, .. }) => assert_eq!(what, "its begin_time is another"),
+            Err(E::Changed { what, .. }) => assert_eq!(what, "begin_time is not what it was"),
             other => panic!("{other:?}"),
         }
     }
@@ -326,6 +330,80 @@ pub(crate) fn wal_is_in_the_archive_or_not(bench: &Bench) {
             .unwrap()
     );
     assert_eq!(barman.timeline_history(backup.timeline).unwrap(), None);
+}
+
+pub(crate) fn all_backups_are_listed(bench: &Bench) {
+    let (mut barman, first) = (bench.barman(), bench.first());
+    let listed = barman.backups().unwrap();
+    assert!(listed.is_sorted_by(|a, b| a.id > b.id));
+    let one = listed.iter().find(|one| one.id == first.id).unwrap();
+    let summary = one.summary.clone().unwrap();
+    assert_eq!(
+        (summary.status, summary.begin_wal),
+        (first.status, Some(first.begin_wal))
+    );
+    assert!(summary.begin_time.unwrap().moment() < summary.end_time.unwrap().moment());
+    let ids = bench
+        .lab
+        .barman()
+        .run(&["list-backup", "--minimal", bench.lab.server()]);
+    let known: Vec<String> = listed.iter().map(|one| one.id.to_string()).collect();
+    let told = format!("{:?}", ids.unwrap());
+    assert!(known.iter().all(|id| told.contains(id)), "{told} {known:?}");
+    let _failed = Edited::replace(
+        &bench.info_file(first.id.as_str()),
+        "status=DONE",
+        "status=FAILED",
+    );
+    let listed = barman.backups().unwrap();
+    let one = listed.iter().find(|one| one.id == first.id).unwrap();
+    assert_eq!(one.summary.clone().unwrap().status, BackupStatus::Failed);
+}
+
+pub(crate) fn a_hole_in_the_archive_is_found(bench: &Bench) {
+    let (mut barman, backup) = (bench.barman(), bench.first());
+    let (begin, path) = (backup.begin_wal, WalPath::on(backup.timeline));
+    let wals = bench.lab.barman().server_dir(bench.lab.server()).join("wals");
+    let segment = wals.join(&begin.to_string()[..16]).join(begin.to_string());
+    let coverage = barman.wal_coverage(&backup).unwrap();
+    assert!(coverage.contains(begin) && coverage.contains(backup.end_wal));
+    assert_eq!(coverage.gap(&path, begin, Some(backup.end_wal)), None);
+    let away = segment.with_extension("away");
+    fs::rename(&segment, &away).unwrap();
+    // Also where the session does not know the archive yet, and Barman has no path of that segment to tell it.
+    let found = [barman, bench.barman()].map(|mut barman| barman.wal_coverage(&backup));
+    fs::rename(&away, &segment).unwrap();
+    for coverage in found {
+        let gap = coverage.unwrap().gap(&path, begin, None).unwrap();
+        assert_eq!((gap.missing, gap.before), (begin, None));
+    }
+}
+
+pub(crate) fn an_archive_elsewhere_is_found(bench: &Bench) {
+    let (main, backup) = (bench.lab.barman().server_dir(bench.lab.server()), bench.first());
+    let elsewhere = bench.lab.scratch().dir("elsewhere").unwrap().join("archive");
+    fs::rename(main.join("wals"), &elsewhere).unwrap();
+    let section = bench.lab.scratch().join("barman/conf.d/main.conf");
+    let edited = Edited::replace(
+        &section,
+        "[main]",
+        &format!("[main]\nwals_directory = {}", elsewhere.display()),
+    );
+    fs::write(elsewhere.join("0000000A.history"), "").unwrap();
+    let found = bench.barman().wal_coverage(&backup);
+    fs::remove_file(elsewhere.join("0000000A.history")).unwrap();
+    drop(edited);
+    let lost = bench.barman().wal_coverage(&backup);
+    // Barman may have made an empty one where it looks for it.
+    let _ = fs::remove_dir_all(main.join("wals"));
+    fs::rename(&elsewhere, main.join("wals")).unwrap();
+    let found = found.unwrap();
+    assert!(found.contains(backup.begin_wal));
+    assert_eq!(found.timelines().last().map(|timeline| timeline.id()), Some(10));
+    match lost {
+        Ok(empty) => assert!(!empty.contains(backup.begin_wal)),
+        Err(error) => assert!(matches!(error, E::NoArchive { .. }), "{error:?}"),
+    }
 }
 
 pub(crate) fn backups_may_be_kept_away_from_their_notes(bench: &Bench) {

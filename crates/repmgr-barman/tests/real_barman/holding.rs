@@ -112,9 +112,21 @@ pub(crate) fn locks_elsewhere_are_found_and_missing_ones_are_an_error_of_their_o
         assert!(!deletes(bench, &backup));
         held.release().unwrap();
     }
+    // Barman's cron sweeps lock files that nobody uses.
+    for entry in fs::read_dir(bench.lab.barman().server_dir("main").parent().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "lock") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let held = hold(bench, &backup).unwrap();
+    assert!(!deletes(bench, &backup));
+    held.release().unwrap();
     let mut moved = backup.clone();
-    moved.server = "nobody".into();
-    let error = hold(bench, &moved).unwrap_err();
+    moved.directory = format!("/nowhere/main/base/{}", backup.id);
+    let mut address = bench.address();
+    address.config = Some("/nowhere/barman.conf".into());
+    let error = Hold::take(&bench.host(), &address, &moved).unwrap_err();
     assert!(
         matches!(error, HoldError::NotFound { .. }) && error.is_unsupported(),
         "{error:?}"

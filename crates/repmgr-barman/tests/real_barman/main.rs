@@ -28,6 +28,9 @@ with_every_barman! {
     finding::keep_marks_and_deletion_marks_are_seen
     finding::changes_of_a_known_backup_are_seen
     finding::wal_is_in_the_archive_or_not
+    finding::all_backups_are_listed
+    finding::a_hole_in_the_archive_is_found
+    finding::an_archive_elsewhere_is_found
     holding::barman_does_not_delete_what_is_held
     holding::a_lock_that_barman_holds_is_waited_for_and_then_an_error
     holding::locks_elsewhere_are_found_and_missing_ones_are_an_error_of_their_own

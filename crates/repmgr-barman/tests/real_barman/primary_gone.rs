@@ -70,5 +70,5 @@ pub(crate) fn a_primary_that_every_call_waits_for_is_waited_for_a_few_seconds(be
             .contains("list-files --target data main latest\""),
         "{error}"
     );
-    assert!(error.hint().unwrap().contains("connect_timeout"));
+    assert!(error.hint().unwrap().to_string().contains("connect_timeout"));
 }

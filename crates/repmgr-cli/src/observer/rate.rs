@@ -53,30 +53,60 @@ pub(crate) fn percent(progress: &Progress) -> u64 {
     percent.min(99) as u64
 }
 
-/// "512 MB of 1049 MB, 102 MB/s, 12 s left, 120 of 1600 files", as far as it is known; what a narrow
-/// terminal cuts off matters least.
+/// "512 MB of 1049 MB, 102 MB/s, 12 s left, 120 of 1600 files", as far as it is known.
 pub(crate) fn in_words(progress: &Progress, rate: Option<u64>) -> String {
-    let mut words = ByteSize(progress.bytes_done).to_string();
-    if progress.bytes_total > 0 {
-        words.push_str(&format!(" of {}", ByteSize(progress.bytes_total)));
+    let part = |part: Option<String>| part.unwrap_or_default();
+    amount(progress) + &part(speed(rate)) + &part(left(progress, rate)) + &part(files(progress))
+}
+
+/// The percentage and as much of the rest as has room, what matters most first.
+pub(crate) fn fitted(progress: &Progress, rate: Option<u64>, columns: usize) -> String {
+    let percent = format!("{}%", percent(progress));
+    let amount = Some(format!(", {}", amount(progress)));
+    let parts = [
+        (1, amount),
+        (2, speed(rate)),
+        (3, left(progress, rate)),
+        (0, files(progress)),
+    ];
+    let words = |least| {
+        let kept = parts.iter().filter(|(worth, _)| *worth >= least);
+        kept.filter_map(|(_, part)| part.as_deref())
+            .fold(percent.clone(), |words, part| words + part)
+    };
+    let fitting = (0..=4).map(words).find(|words| words.len() <= columns);
+    fitting.unwrap_or(percent)
+}
+
+fn amount(progress: &Progress) -> String {
+    let done = ByteSize(progress.bytes_done);
+    match progress.bytes_total {
+        0 => done.to_string(),
+        total => format!("{done} of {}", ByteSize(total)),
     }
-    if let Some(rate) = rate {
-        words.push_str(&format!(", {}/s", ByteSize(rate)));
-        let left = progress.bytes_total.saturating_sub(progress.bytes_done);
-        if progress.bytes_total > 0
-            && let Some(seconds) = left.checked_div(rate)
-        {
-            words.push_str(&format!(", {} left", time_in_words(seconds)));
-        }
-    }
-    // pg_basebackup does not count files.
-    if progress.files_total > 0 {
-        words.push_str(&format!(
-            ", {} of {} files",
-            progress.files_done, progress.files_total
-        ));
-    }
-    words
+}
+
+fn speed(rate: Option<u64>) -> Option<String> {
+    rate.map(|rate| format!(", {}/s", ByteSize(rate)))
+}
+
+fn left(progress: &Progress, rate: Option<u64>) -> Option<String> {
+    let left = progress
+        .bytes_total
+        .checked_sub(progress.bytes_done)
+        .filter(|_| progress.bytes_total > 0)?;
+    let seconds = left.checked_div(rate?)?;
+    Some(format!(", {} left", time_in_words(seconds)))
+}
+
+/// pg_basebackup does not count them.
+fn files(progress: &Progress) -> Option<String> {
+    let Progress {
+        files_done,
+        files_total,
+        ..
+    } = progress;
+    (*files_total > 0).then(|| format!(", {files_done} of {files_total} files"))
 }
 
 fn time_in_words(seconds: u64) -> String {
@@ -132,6 +162,19 @@ mod tests {
         assert_eq!(time_in_words(61), "1 min 1 s");
         assert_eq!(time_in_words(7384), "2 h 3 min");
         assert_eq!(time_in_words(100_000), "1 d 3 h");
+    }
+
+    #[test]
+    fn a_narrow_terminal_loses_what_matters_least() {
+        let said = |columns| fitted(&progress(10, 250), Some(25 << 20), columns);
+        assert_eq!(
+            said(70),
+            "25%, 250 MB of 1000 MB, 25 MB/s, 30 s left, 250 of 1000 files"
+        );
+        assert_eq!(said(50), "25%, 250 MB of 1000 MB, 25 MB/s, 30 s left");
+        assert_eq!(said(27), "25%, 25 MB/s, 30 s left");
+        assert_eq!(said(20), "25%, 30 s left");
+        assert_eq!(said(5), "25%");
     }
 
     #[test]

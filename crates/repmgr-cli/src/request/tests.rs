@@ -68,7 +68,8 @@ fn the_file_says_what_and_the_options_say_how() {
     let conf = format!(
         "{CONF}restore_command='get %f %p'\ntablespace_mapping='/a=/b'\nuse_replication_slots=yes\n\
          pg_bindir='/pg'\npg_basebackup_options='--waldir=/wal'\nrecovery_min_apply_delay='1h'\npassfile='/p'\n\
-         service_start_command='systemctl start pg'\nbarman_command='/opt/barman'\nbarman_config='/etc/b.conf'\n"
+         service_start_command='systemctl start pg'\nbarman_command='/opt/barman'\nbarman_config='/etc/b.conf'\n\
+         max_rate='10M'\n"
     );
     let request = request(
         &conf,
@@ -86,12 +87,13 @@ fn the_file_says_what_and_the_options_say_how() {
             "--replication-user=rep",
         ],
     );
-    assert_eq!((request.node.id, request.node.name.as_str()), (2, "node2"));
+    let node = request.node.as_ref().unwrap();
+    assert_eq!((node.id, node.name.as_str()), (2, "node2"));
     assert_eq!(request.data_directory, Path::new("/data"));
     assert_eq!(request.tablespace_mapping, [("/a".into(), "/b".into())]);
     assert_eq!(request.wal_directory.as_deref(), Some(Path::new("/wal")));
     assert_eq!(request.bin_dir.as_deref(), Some(Path::new("/mine")));
-    assert!(request.force && request.replication.use_slot);
+    assert!(request.force && request.replication.slot_name.as_deref() == Some("repmgr_slot_2"));
     assert_eq!(
         request.replication.recovery_min_apply_delay.as_deref(),
         Some("2h")
@@ -110,8 +112,12 @@ fn the_file_says_what_and_the_options_say_how() {
         command: "/opt/barman".parse().unwrap(),
         config: Some("/etc/b.conf".to_owned()),
     };
-    assert_eq!((barman.address, barman.backup.as_str()), (address, "oldest"));
+    assert_eq!(
+        (barman.address, barman.backup.as_deref()),
+        (address, Some("oldest"))
+    );
     assert_eq!(barman.transfer.jobs.map(usize::from), Some(3));
+    assert_eq!(barman.transfer.max_rate, "10240".parse().ok());
 }
 
 #[test]
@@ -153,7 +159,7 @@ fn a_host_given_twice_is_an_error() {
         (&["-d", "hostaddr=::1", "standby", "clone", "b"], "host="),
     ] {
         let expected = format!("host name provided both with {option} and as an extra parameter");
-        assert!(refusal(Some(CONF), line).ends_with(&expected), "{line:?}");
+        assert_eq!(refusal(Some(CONF), line), format!("{expected}|"), "{line:?}");
     }
 }
 
@@ -164,9 +170,15 @@ fn without_barman_repmgr_wants_a_host_and_a_parameter() {
     let parameters =
         "database connection parameters for the source node must be provided when executing STANDBY CLONE";
     let clone = ["standby", "clone"];
-    assert!(refusal(Some(&conf), &clone).ends_with(&format!("|{host}\n{parameters}")));
-    assert!(refusal(Some(&conf), &["standby", "clone", "a"]).ends_with(&format!("|{parameters}")));
-    assert!(refusal(Some(&conf), &["-p", "1", "standby", "clone"]).ends_with(&format!("|{host}")));
+    assert_eq!(refusal(Some(&conf), &clone), format!("{host}|\n{parameters}|"));
+    assert_eq!(
+        refusal(Some(&conf), &["standby", "clone", "a"]),
+        format!("{parameters}|")
+    );
+    assert_eq!(
+        refusal(Some(&conf), &["-p", "1", "standby", "clone"]),
+        format!("{host}|")
+    );
     assert!(refusal(None, &["-h", "a", "standby", "clone"]).starts_with("no data directory provided"));
 }
 
@@ -200,7 +212,8 @@ fn without_barman_the_source_node_itself_is_copied() {
     );
     assert!(source.streams_wal() && !source.fast_checkpoint && !source.chooses_slot);
     let (request, _) = server(None, &["-h", "a", "-D", "/d", "standby", "clone"]);
-    assert_eq!((request.node.id, request.node.name.as_str()), (-1, "repmgr"));
+    let node = request.node.as_ref().unwrap();
+    assert_eq!((node.id, node.name.as_str()), (-1, "repmgr"));
     assert_eq!(request.data_directory, Path::new("/d"));
 }
 
@@ -255,7 +268,9 @@ fn the_configuration_alone_needs_no_backup() {
     assert_eq!(request.connection.to_string(), "host=a");
     assert_eq!(request.upstream.node_id, Some(4));
     assert_eq!(request.upstream.replication_user.as_deref(), Some("r"));
-    assert!(request.force && request.replication.use_slot && request.replication.password.is_none());
+    assert!(
+        request.force && request.replication.slot_name.is_some() && request.replication.password.is_none()
+    );
     assert_eq!(
         request.replication.recovery_min_apply_delay.as_deref(),
         Some("1h")
@@ -271,14 +286,8 @@ fn the_configuration_alone_needs_no_backup() {
 fn required_parameters_are_reported_by_name_and_file() {
     let conf = CONF.replace("node_id", "#").replace("conninfo", "#");
     let refused = refusal(Some(&conf), &["standby", "clone"]);
-    assert!(
-        refused.contains("file \"/r.conf\": parameter \"node_id\": required but not set\n"),
-        "{refused}"
-    );
-    assert!(
-        refused.ends_with("parameter \"conninfo\": required but not set"),
-        "{refused}"
-    );
+    let missing = |name: &str| format!("file \"/r.conf\": parameter \"{name}\": required but not set|");
+    assert_eq!(refused, [missing("node_id"), missing("conninfo")].join("\n"));
 }
 
 #[test]
@@ -400,11 +409,26 @@ fn a_barman_command_that_is_none_is_refused_by_name_and_file() {
 
 /// repmgr 5.4 and later would clone through it.
 #[test]
-fn a_way_to_barman_that_is_not_ours_is_told() {
+fn a_way_to_barman_that_is_not_ours_is_refused() {
     let conf = format!("{CONF}pg_backupapi_host='api'\n");
     assert!(resolve(Some(&conf), &["standby", "clone"]).0.is_empty());
     let conf =
         "node_id=2\nnode_name='node2'\nconninfo='host=n2'\ndata_directory='/data'\npg_backupapi_host='api'\n";
-    let warnings = resolve(Some(conf), &["-h", "n1", "standby", "clone"]).0;
-    assert!(warnings[0].contains("\"pg_backupapi_host\""), "{warnings:?}");
+    let refused = refusal(Some(conf), &["-h", "n1", "standby", "clone"]);
+    assert!(
+        refused.contains("pg_backup_api (\"pg_backupapi_host\")"),
+        "{refused}"
+    );
+    let conf = format!("{conf}pg_backupapi_node_name='main'\npg_backupapi_backup_id='latest'\n");
+    let mut settings = Settings::default();
+    settings.pg_backupapi_host = Some("api".to_owned());
+    settings.pg_backupapi_node_name = Some("main".to_owned());
+    settings.pg_backupapi_backup_id = Some("latest".to_owned());
+    let Err(Failure::Refused { hint: Some(hint), .. }) = refuse_backupapi(&settings) else {
+        panic!("it is not refused");
+    };
+    let told = "\"barman_server\" to \"main\", and add --backup-id=latest;";
+    assert!(hint.to_string().contains(told), "{hint}");
+    let line = ["-h", "n1", "--without-barman", "standby", "clone"];
+    assert!(resolve(Some(&conf), &line).0.is_empty());
 }

@@ -18,7 +18,7 @@ fn a_missing_file_is_named_and_nothing_else_is_tried() {
 #[test]
 fn all_errors_are_listed_with_file_line_and_parameter() {
     let bench =
-        Bench::with_conf("node_id=0\nnode_nam='x'\nuse_replication_slots='perhaps'\nconninfo='a=b'\n");
+        Bench::with_conf("node_id=0\nnode_nam='x'\nuse_replication_slots='perhaps'\nconninfo='hots=b'\n");
     let file = bench.path("repmgr.conf");
     let file = file.display();
     assert_eq!(
@@ -28,7 +28,7 @@ fn all_errors_are_listed_with_file_line_and_parameter() {
              file \"{file}\", line 1: parameter \"node_id\": value must be a number from 1 to 2147483647\n  \
              file \"{file}\", line 3: parameter \"use_replication_slots\": value must be one of true, false, on, off, \
              yes, no, 1, 0\n  \
-             file \"{file}\", line 4: parameter \"conninfo\": invalid connection string: invalid connection option\n\
+             file \"{file}\", line 4: parameter \"conninfo\": invalid connection string: invalid connection option \"hots\"\n\
              WARNING: the following problems were also found in the configuration file:\n  \
              file \"{file}\", line 2: parameter \"node_nam\": unknown, ignored; did you mean \"node_name\"?\n"
         )
@@ -91,7 +91,7 @@ fn warnings_are_told_and_terse_hides_them() {
 
 #[test]
 fn verbose_shows_where_the_file_was_looked_for() {
-    let bench = Bench::ordinary("");
+    let bench = Bench::ordinary("restore_command='fetch %f %p'\n");
     let assert = bench.run(&["-v", "standby", "clone"]).code(19).stdout("");
     let said = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
     let path = bench.path("repmgr.conf");

@@ -83,10 +83,10 @@ fn json_lines_end_with_the_error_and_its_exit_code() {
     assert!(
         objects
             .iter()
-            .all(|object| object["v"] == 1 && object["event"].is_string()),
+            .all(|object| object["v"] == 2 && object["event"].is_string()),
         "{text}"
     );
-    assert_eq!(objects[0]["event"], "destination_provided");
+    assert_eq!(objects[0]["code"], "using_configuration_file");
     assert_eq!(objects[0]["level"], "notice");
     let last = objects.last().unwrap();
     assert_eq!(
@@ -107,10 +107,69 @@ fn json_lines_end_with_the_error_and_its_exit_code() {
     ] {
         let assert = bench.run(wrong).code(1);
         let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
-        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(
-            (&object["kind"], &object["exit_code"]),
-            (&"usage".into(), &1.into())
-        );
+        for line in text.lines() {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(
+                (&object["kind"], &object["exit_code"]),
+                (&"usage".into(), &1.into())
+            );
+        }
     }
+}
+
+fn objects(bench: &Bench, line: &[&str]) -> Vec<serde_json::Value> {
+    let assert = bench.run(&[&["--output=json"], line].concat()).failure();
+    let text = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn json_lines_have_all_that_is_told() {
+    let bench = Bench::ordinary("foo=1\nnode_id=3\n");
+    let told = objects(&bench, &["-c", "standby", "clone"]);
+    let codes: Vec<_> = told.iter().filter_map(|object| object["code"].as_str()).collect();
+    let early = [
+        "using_configuration_file",
+        "configuration_file",
+        "configuration_file",
+        "command_line",
+        "no_restore_command",
+    ];
+    assert_eq!(codes[..5], early, "{told:?}");
+    let unknown = &told[1];
+    assert_eq!(
+        (&unknown["line"], &unknown["parameter"]),
+        (&7.into(), &"foo".into())
+    );
+    assert_eq!(unknown["file"], bench.path("repmgr.conf").display().to_string());
+    assert!(
+        told[2]["text"].as_str().unwrap().contains("set again"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn several_errors_are_several_objects() {
+    let bench = Bench::with_conf("node_id=0\nnode_nam='x'\nconninfo='hots=b'\n");
+    let told = objects(&bench, &["standby", "clone"]);
+    let events: Vec<String> = told
+        .iter()
+        .map(|object| format!("{} {} {}", object["event"], object["line"], object["kind"]))
+        .collect();
+    let expected = [
+        "\"warning\" 2 null",
+        "\"error\" 1 \"configuration_file\"",
+        "\"error\" 3 \"configuration_file\"",
+    ];
+    assert_eq!(events, expected);
+    let told = objects(&bench, &["standby", "clone", "-p", "0", "--jobs=0"]);
+    let kinds: Vec<_> = told
+        .iter()
+        .map(|object| object["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["usage", "usage"]);
+    let told = objects(&bench, &["-f", "other.conf", "standby", "clone"]);
+    assert_eq!(told[0]["kind"], "configuration_file");
 }

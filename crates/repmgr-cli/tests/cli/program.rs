@@ -53,10 +53,16 @@ impl Bench {
         give(&path, 0o644);
     }
 
+    pub(crate) fn executable(&self, name: &str) {
+        give(&self.path(name), 0o755);
+    }
+
     /// `repmgr` with these arguments.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(arguments).current_dir(self.0.path()).env_clear();
+        // What this machine has installed must not answer for us.
+        command.env("REPMGR_ORIGINAL", "none");
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }

@@ -6,6 +6,8 @@ use std::process::Command;
 
 use repmgr_lab::{BackupMethod, BarmanVersion, Lab, PrimaryOptions, ServerOptions, check};
 
+use repmgr_types::{WalSegmentName, WalSegmentSize};
+
 use crate::bench::{Bench, LIMIT, Node, SERVER};
 
 /// Adds a server with these lines for the primary of `bench` and archives a segment in it and in `main`.
@@ -161,13 +163,49 @@ fn a_forced_command_that_lets_only_get_wal_pass_is_enough() {
         "--ssh-options",
         "-o 'ConnectTimeout 5' -o Compression=no",
     ];
-    let missing = bench.call(&node, &options, "0000000100000000000000F0");
+    // The next one is not there, and the one before it proves that this is the archive.
+    let last: WalSegmentName = bench.segments.last().unwrap().parse().unwrap();
+    let next = last.next(WalSegmentSize::DEFAULT).to_string();
+    let missing = bench.call(&node, &options, &next);
     assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    let unproven = bench.call(&node, &options, "0000000100000000000000F0");
+    assert_eq!(unproven.status.code(), Some(2), "{unproven:?}");
     let tested = repmgr_lab::run(&mut bench.command(&node, &["--test", "barmansrv", SERVER]), LIMIT).unwrap();
     assert!(tested.status.success(), "{tested:?}");
     bench.lab.sshd().stop().unwrap();
     let unreachable = bench.call(&node, &["--no-prefetch"], "0000000100000000000000F0");
     assert_eq!(unreachable.status.code(), Some(2), "{unreachable:?}");
+}
+
+/// A login that runs something else than what is asked for, and ends well, is no archive.
+#[test]
+fn what_answers_like_no_barman_is_exit_code_2() {
+    let bench = Bench::new(BarmanVersion::V3_4, 1);
+    let scratch = bench.lab.scratch();
+    let keys = fs::read_to_string(scratch.join("ssh/authorized_keys")).unwrap();
+    let node = bench.node("no_barman");
+    let history = "00000002.history";
+    for (forced, said) in [("true", "an empty answer"), ("echo Welcome", "\"Welcome\"")] {
+        let line = format!("command=\"{forced}\" {keys}");
+        scratch.write("ssh/authorized_keys", &line, 0o600).unwrap();
+        let mut test = bench.command(&node, &["--test", "barmansrv", SERVER]);
+        let mut answers = vec![repmgr_lab::run(&mut test, LIMIT).unwrap()];
+        for name in [&bench.segments[0], history] {
+            answers.push(bench.call(&node, &["--no-prefetch"], name));
+        }
+        for answer in answers {
+            assert_eq!(answer.status.code(), Some(2), "{forced}: {answer:?}");
+            let text = &answer.stderr;
+            assert!(
+                text.contains("nothing that looks like Barman"),
+                "{forced}: {text}"
+            );
+            assert!(
+                text.contains(said) && text.contains("HINT: compare with"),
+                "{forced}: {text}"
+            );
+        }
+    }
 }
 
 /// A key in a keyring that Barman finds whoever calls it. Ends the agent that gpg starts for it.

@@ -57,6 +57,25 @@ fn options_for_ssh_count() {
 }
 
 #[test]
+fn the_users_own_ssh_delivers_and_runs_ahead() {
+    let bench = shared();
+    let node = bench.node("own_ssh");
+    for name in &bench.segments[..4] {
+        bench.delivers(&node, &["--ssh-client", "ssh"], name);
+    }
+    let served = || node.prefetchers().len() == 1;
+    crate::bench::eventually("one serves", served);
+    crate::bench::eventually("it works", || node.ready().contains(&bench.segments[4]));
+    let refused = bench.call(
+        &node,
+        &["--no-prefetch", "--ssh-client", "ssh", "-U", "nobody"],
+        &bench.segments[5],
+    );
+    assert_eq!(code(&refused), Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("Permission denied"), "{refused:?}");
+}
+
+#[test]
 fn an_absolute_destination_is_delivered_from_any_directory() {
     let bench = shared();
     let node = bench.node("absolute");

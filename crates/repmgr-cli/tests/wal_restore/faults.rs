@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread::{self, sleep};
@@ -101,6 +102,38 @@ fn a_host_that_goes_away_is_not_the_end_of_the_archive() {
     bench.lab.sshd().restart().unwrap();
     let finished = bench.call(&node, &[], "0000000100000000000000F0");
     assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+}
+
+#[test]
+fn a_host_that_gives_no_answer_is_waited_for_once() {
+    let bench = shared();
+    let node = bench.node("silent");
+    // Connections come through, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let ssh = format!("-o HostName=127.0.0.1 -o Port={port} -o ConnectTimeout=3");
+    for options in [
+        &["--ssh-options", &ssh][..],
+        &["--no-prefetch", "--ssh-options", &ssh],
+    ] {
+        let _ = fs::remove_dir_all(node.dir.join("pg_wal/repmgr_spool"));
+        let timed = |name: &str| {
+            let started = Instant::now();
+            let finished = bench.call(&node, options, name);
+            assert_eq!(finished.status.code(), Some(2), "{finished:?}");
+            (started.elapsed(), finished.stderr)
+        };
+        let (waited, _) = timed(&bench.segments[0]);
+        assert!(waited > Duration::from_secs(2), "{waited:?}");
+        // What a promotion asks for.
+        for name in ["00000002.history", "00000003.history", &bench.segments[0]] {
+            let (waited, said) = timed(name);
+            assert!(waited < Duration::from_secs(2), "{name}: {waited:?}");
+            assert!(said.contains("the archive is not asked"), "{said}");
+        }
+    }
+    // Another way to the archive is none of its business.
+    bench.delivers(&node, &["--no-prefetch"], &bench.segments[0]);
 }
 
 #[test]

@@ -305,12 +305,12 @@ fn paths_lose_what_does_not_matter() {
         ("a/..", "."),
         ("../a", "../a"),
     ] {
-        let path = settings(&format!("data_directory='{text}'"))
-            .data_directory
+        let path = settings(&format!("config_directory='{text}'"))
+            .config_directory
             .unwrap();
         assert_eq!(path.to_str(), Some(expected), "{text}");
     }
-    assert_eq!(settings("data_directory=''").data_directory, None);
+    assert_eq!(settings("config_directory=''").config_directory, None);
 }
 
 #[test]
@@ -627,7 +627,49 @@ proptest! {
 
     #[test]
     fn any_quoted_value_arrives_unchanged(value in "[^\0]+") {
+        prop_assume!(super::typographic_quote(&value).is_none());
         let text = format!("restore_command = {}", repmgr_guc::quote_value(&value));
         prop_assert_eq!(settings(&text).restore_command, Some(value));
     }
+}
+
+#[test]
+fn a_parameter_set_twice_is_warned_of_and_the_last_counts() {
+    let text = b"node_name='a'\nnode_name='b'\ntablespace_mapping='/a=/b'\ntablespace_mapping='/c=/d'\n";
+    let loaded = super::parse(text, "/r.conf".as_ref()).unwrap();
+    let [warning] = loaded.warnings.as_slice() else {
+        panic!("{:?}", loaded.warnings);
+    };
+    assert_eq!(
+        warning.to_string(),
+        "file \"/r.conf\", line 2: parameter \"node_name\": set again; this value replaces the one of file \"/r.conf\" line 1"
+    );
+}
+
+#[test]
+fn a_typographic_quote_inside_a_value_or_at_one_end_is_a_character_like_others() {
+    for value in ["node’2", "»node2", "node2′", "‘", "“a” or “b” or c"] {
+        let text = format!("node_name={}", repmgr_guc::quote_value(value));
+        assert_eq!(settings(&text).node_name.as_deref(), Some(value));
+    }
+}
+
+#[test]
+fn typographic_quotes_and_relative_data_directories_are_refused() {
+    for (line, message) in [
+        ("data_directory=“/srv/data”", "value is in typographic quotes (“)"),
+        ("node_name='‘node2’'", "value is in typographic quotes (‘)"),
+        ("node_name='\"node2”'", "value is in typographic quotes (”)"),
+        ("data_directory='data'", "value must be an absolute path"),
+        ("data_directory='./data'", "value must be an absolute path"),
+    ] {
+        let error = parse(line.as_bytes(), Path::new("/r.conf")).unwrap_err();
+        let found: Vec<&str> = error
+            .errors()
+            .iter()
+            .map(|error| error.message.as_str())
+            .collect();
+        assert_eq!(found, [message], "{line}");
+    }
+    assert!(parse("location='l’Aquila'".as_bytes(), Path::new("/r.conf")).is_ok());
 }

@@ -1,9 +1,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use repmgr_types::{Hint, Remedy};
+
 use crate::control::ControlError;
 use crate::erase::EraseError;
-use crate::target::in_process;
+use crate::target::{InspectError, in_process};
 use crate::tree::TreeError;
 
 /// A directory could not be taken. It is as it was.
@@ -13,6 +15,9 @@ pub enum ClaimError {
     /// It has content, and force was not asked for.
     #[error("{0:?} exists and is not empty")]
     NotEmpty(PathBuf),
+    /// It is never replaced, forced or not.
+    #[error(transparent)]
+    Refused(#[from] InspectError),
     /// It is not what it was when it was looked at.
     #[error("{0:?} was changed by somebody else since it was looked at")]
     Changed(PathBuf),
@@ -42,11 +47,12 @@ pub enum ClaimError {
 
 impl ClaimError {
     /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         Some(match self {
-            Self::NotEmpty(_) => "use -F/--force to overwrite it".into(),
+            Self::NotEmpty(_) => Hint::new("use ").remedy(Remedy::Force).words(" to overwrite it"),
             Self::Changed(_) => "make sure that nothing else uses it, then run the same command again".into(),
             Self::InProgress { .. } => "wait for it to end, or stop it".into(),
+            Self::Refused(error) => return error.hint(),
             Self::Tree(error) => return error.hint(),
             Self::Io { .. } => return None,
         })
@@ -85,7 +91,7 @@ pub enum FinishError {
 
 impl FinishError {
     /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
             Self::Control(_) => Some("check the backup; another one may be whole".into()),
             Self::Flush(_) => Some("check the disk and the kernel's log before cloning again".into()),

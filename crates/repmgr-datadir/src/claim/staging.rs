@@ -8,17 +8,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use repmgr_types::CancelToken;
+use repmgr_types::Hint;
 
 use super::Building;
 use crate::control::{PG_CONTROL, PG_CONTROL_SIZE};
-use crate::erase::EraseError;
-use crate::marker::STATE_DIR;
+use crate::erase::{EraseError, Erasing};
+use crate::marker::{INCOMING, PARTS, STATE_DIR};
 use crate::tree::{Tree, TreeError};
 use crate::{PgControlHead, sys};
-
-const STAGING: &str = "repmgr/incoming";
-const PARTS: &str = "repmgr/parts";
 
 /// What another program wrote could not be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +43,7 @@ pub enum AdoptError {
 
 impl AdoptError {
     /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
             Self::Tree(error) => error.hint(),
             _ => None,
@@ -58,7 +55,7 @@ impl Building {
     /// Where another program may write a whole data directory: on the same file system, not there yet,
     /// and no place from which somebody would start a server by mistake.
     pub fn staging(&self) -> PathBuf {
-        self.place.tree.path().join(STAGING)
+        self.place.tree.path().join(INCOMING)
     }
 
     /// A directory, below the clone's own state, for something the data directory is made from. It is
@@ -77,9 +74,9 @@ impl Building {
     /// Removes all that [`Building::part`] gave. Nothing of it may be in use any more.
     ///
     /// # Errors
-    /// When something cannot be removed, or `cancel` says stop.
-    pub fn remove_parts(&self, cancel: &CancelToken) -> Result<(), EraseError> {
-        self.place.tree.remove_all(PARTS, cancel)?;
+    /// When something cannot be removed, or `erasing` says stop.
+    pub fn remove_parts<'a>(&self, erasing: impl Into<Erasing<'a>>) -> Result<(), EraseError> {
+        self.place.tree.remove_all(PARTS, erasing)?;
         Ok(())
     }
 
@@ -87,9 +84,9 @@ impl Building {
     /// program that can only begin anew.
     ///
     /// # Errors
-    /// When something cannot be removed, or `cancel` says stop.
-    pub fn keep_only_parts(&self, cancel: &CancelToken) -> Result<(), EraseError> {
-        self.place.erase(&[b"parts"], cancel)
+    /// When something cannot be removed, or `erasing` says stop.
+    pub fn keep_only_parts<'a>(&self, erasing: impl Into<Erasing<'a>>) -> Result<(), EraseError> {
+        self.place.erase(&[b"parts"], erasing.into())
     }
 
     /// Moves what was written to [`Building::staging`] into place, all but the control file, which
@@ -100,7 +97,7 @@ impl Building {
     pub fn adopt_staged(&self) -> Result<Vec<u8>, AdoptError> {
         let tree = &self.place.tree;
         let path = self.staging();
-        let staged_control = Path::new(STAGING).join(PG_CONTROL);
+        let staged_control = Path::new(INCOMING).join(PG_CONTROL);
         let control = tree
             .read(&staged_control, PG_CONTROL_SIZE as u64)?
             .ok_or_else(|| AdoptError::NoControl { path: path.clone() })?;

@@ -24,6 +24,10 @@ fn start(path: &Path, options: TakeOptions) -> Building {
         .unwrap()
 }
 
+fn hint_of(hint: Option<repmgr_types::Hint>) -> String {
+    hint.unwrap().to_string()
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
@@ -154,13 +158,14 @@ fn content_is_taken_by_force_only() {
     let dir = tempfile::tempdir().unwrap();
     instance(dir.path());
     let error = take(dir.path(), TakeOptions::default()).unwrap_err();
-    assert!(matches!(error, ClaimError::NotEmpty(_)) && error.hint().unwrap().contains("--force"));
+    assert!(matches!(error, ClaimError::NotEmpty(_)) && hint_of(error.hint()).contains("force"));
+    drop(take(dir.path(), FORCE).unwrap());
     fs::remove_file(dir.path().join("PG_VERSION")).unwrap();
-    assert!(matches!(
-        take(dir.path(), TakeOptions::default()),
-        Err(ClaimError::NotEmpty(_))
-    ));
-    take(dir.path(), FORCE).unwrap();
+    for options in [TakeOptions::default(), FORCE] {
+        let error = take(dir.path(), options).unwrap_err();
+        assert!(matches!(error, ClaimError::Refused(_)), "{error}");
+        assert!(!hint_of(error.hint()).contains("force"));
+    }
 }
 
 #[test]
@@ -247,7 +252,10 @@ fn an_interrupted_erasure_leaves_a_directory_that_must_be_erased() {
     cancel.cancel();
     let Claim { mut undo, place, .. } = claim;
     undo.disarm();
-    assert!(matches!(place.erase(&[], &cancel), Err(EraseError::Cancelled(_))));
+    assert!(matches!(
+        place.erase(&[], Erasing::new(&cancel)),
+        Err(EraseError::Cancelled(_))
+    ));
     drop(place);
     assert!(dir.path().join("base/5/1249").exists() && !dir.path().join("global/pg_control").exists());
     let claim = take(dir.path(), TakeOptions::default()).unwrap();
@@ -285,6 +293,44 @@ fn a_server_started_after_the_look_is_not_touched() {
     assert!(matches!(refused, Err(EraseError::Running { .. })), "{refused:?}");
     assert!(dir.path().join("global/pg_control").exists() && dir.path().join("base/5/1249").exists());
     assert!(!dir.path().join("repmgr").exists());
+}
+
+#[test]
+fn what_a_killed_clone_left_in_an_untouched_instance_goes_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    instance(dir.path());
+    let before = listing(dir.path());
+    fs::create_dir(dir.path().join("repmgr")).unwrap();
+    fs::write(dir.path().join("repmgr/clone.lock"), "").unwrap();
+    drop(take(dir.path(), FORCE).unwrap());
+    assert_eq!(listing(dir.path()), before);
+}
+
+#[test]
+fn a_memo_is_there_until_it_is_cleared_or_the_clone_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let memo = || Target::inspect(dir.path()).unwrap().memo().cloned();
+    instance(dir.path());
+    // Killed before the directory was marked: the instance is untouched, the memo known.
+    let claim = take(dir.path(), FORCE).unwrap();
+    claim.memo().write(&json!({"slot": "a"})).unwrap();
+    drop(claim);
+    assert_eq!(memo(), Some(json!({"slot": "a"})));
+    let building = start(dir.path(), FORCE);
+    drop(building);
+    assert_eq!(memo(), Some(json!({"slot": "a"})));
+    let claim = take(dir.path(), FORCE).unwrap();
+    let kept = claim.memo();
+    let building = claim.resume().unwrap();
+    kept.clear().unwrap();
+    kept.clear().unwrap();
+    drop(building);
+    assert_eq!(memo(), None);
+    let claim = take(dir.path(), FORCE).unwrap();
+    claim.memo().write(&json!({"slot": "b"})).unwrap();
+    let building = claim.resume().unwrap();
+    building.finish(&[], &sample_control()).unwrap();
+    assert!(memo().is_none() && !dir.path().join("repmgr").exists());
 }
 
 #[test]
@@ -348,6 +394,7 @@ fn the_control_file_comes_last_and_the_state_directory_goes() {
     fs::create_dir(&ts).unwrap();
     let ts = Tree::open(&ts, Permissions::default()).unwrap();
     let building = start(&data, TakeOptions::default());
+    building.tree().create_dir("base").unwrap();
     building
         .tree()
         .write_durable("PG_VERSION", b"15\n", 0o640)
@@ -356,11 +403,26 @@ fn the_control_file_comes_last_and_the_state_directory_goes() {
     let names: Vec<_> = listing(&data).into_iter().map(|(path, _)| path).collect();
     assert_eq!(
         names,
-        ["PG_VERSION", "global", "global/pg_control"].map(PathBuf::from)
+        ["PG_VERSION", "base", "global", "global/pg_control"].map(PathBuf::from)
     );
     assert_eq!(mode(&data.join("global/pg_control")), 0o600);
     let target = Target::inspect(&data).unwrap();
     assert!(matches!(target.state(), TargetState::Instance(_)) && target.warnings().is_empty());
+}
+
+/// Its tablespaces are known by that; without it they would be anybody's and refused for ever.
+#[test]
+fn a_clone_that_is_of_no_use_still_says_what_it_is_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let building = start(dir.path(), TakeOptions::default());
+    building.discard();
+    drop(building);
+    let target = Target::inspect(dir.path()).unwrap();
+    let TargetState::Unfinished { marker: Some(marker) } = target.state() else {
+        panic!("{:?}", target.state())
+    };
+    assert_eq!(marker.identity, json!({"backup": "B1"}));
+    assert!(!marker.is_resumable());
 }
 
 #[test]
@@ -380,6 +442,7 @@ fn a_damaged_control_file_never_gets_in() {
 fn a_finished_clone_that_could_not_tidy_up_is_an_instance() {
     let dir = tempfile::tempdir().unwrap();
     let building = start(dir.path(), TakeOptions::default());
+    building.tree().create_dir("base").unwrap();
     building
         .tree()
         .write_durable("PG_VERSION", b"15\n", 0o640)

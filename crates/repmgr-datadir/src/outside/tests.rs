@@ -1,6 +1,9 @@
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use repmgr_types::CancelToken;
 
 use super::*;
+use crate::Found;
 use crate::fake::Sleeper;
 
 struct Place {
@@ -87,7 +90,7 @@ fn content_of_others_beside_ours_is_never_touched() {
     place.with(&["PG_14_202107181"]);
     let error = prepare(&ours, OldContent::Erase).unwrap_err();
     assert!(error.to_string().contains("\"PG_14_202107181\""), "{error}");
-    assert!(error.hint().unwrap().contains("tablespace_mapping"));
+    assert!(error.hint().unwrap().to_string().contains("tablespace_mapping"));
     assert!(path.join("PG_15_202209061").exists());
 }
 
@@ -111,12 +114,13 @@ fn a_location_of_a_running_server_is_never_ours() {
     let path = place.with(&["PG_15_202209061"]);
     let primary = place.dir.path().join("primary");
     fs::create_dir_all(primary.join("pg_tblspc")).unwrap();
+    fs::write(primary.join("PG_VERSION"), "15").unwrap();
     symlink(&path, primary.join("pg_tblspc/16400")).unwrap();
     let server = Sleeper::postgres_in_dir(&primary);
     let refused = place.look(&path, Some("15"));
     drop(server);
     assert!(
-        matches!(&refused, Err(OutsideError::InUse { data, .. }) if data.ends_with("primary")),
+        matches!(&refused, Err(OutsideError::Inspect(InspectError::NotReplaceable { found: Found::Used { data, .. }, .. })) if data.ends_with("primary")),
         "{refused:?}"
     );
     assert_eq!(place.look(&path, Some("15")).unwrap(), OutsideState::Ours);

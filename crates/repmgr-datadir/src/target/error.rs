@@ -1,6 +1,9 @@
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use repmgr_types::{Hint, Remedy};
+
+use crate::replaceable::{Found, Stubborn};
 use crate::server::{RunningError, StalePidFile};
 
 /// Something to mention that does not stand in the way.
@@ -90,9 +93,22 @@ pub enum InspectError {
         /// The process that does so, where known.
         pid: Option<u32>,
     },
-    /// A directory of the system, or one that holds the user's home: never emptied.
-    #[error("{0:?} is not empty and is no place for a data directory")]
-    Protected(PathBuf),
+    /// It is never replaced by a clone, forced or not.
+    #[error("no clone can be made in {path:?}: it {found}")]
+    NotReplaceable {
+        /// The directory.
+        path: PathBuf,
+        /// What was found there.
+        found: Found,
+    },
+    /// Something in it cannot be removed.
+    #[error("{path:?} cannot be replaced: it {why}")]
+    Stubborn {
+        /// What cannot be removed.
+        path: PathBuf,
+        /// Why not.
+        why: Stubborn,
+    },
 }
 
 pub(crate) fn in_process(pid: Option<u32>) -> String {
@@ -100,30 +116,47 @@ pub(crate) fn in_process(pid: Option<u32>) -> String {
 }
 
 impl InspectError {
+    pub(crate) fn not_accessible(path: &Path, source: io::Error) -> Self {
+        Self::NotAccessible {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(crate) fn refused(path: &Path, found: Found) -> Self {
+        Self::NotReplaceable {
+            path: path.to_owned(),
+            found,
+        }
+    }
+
     /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         Some(match self {
             Self::Running { path, pid, command } => match command {
                 Some(command) if command.contains("postgres") => {
-                    format!("stop the server first, for example: pg_ctl -D {path:?} stop")
+                    format!("stop the server first, for example: pg_ctl -D {path:?} stop").into()
                 }
                 _ => format!(
                     "stop the server first; if process {pid} is certainly not PostgreSQL, remove {:?}",
                     path.join("postmaster.pid")
-                ),
-            },
-            Self::OwnedByOther { owner, .. } => {
-                format!(
-                    "run this command as user id {owner}, or give the directory to the user who runs PostgreSQL"
                 )
-            }
+                .into(),
+            },
+            Self::OwnedByOther { owner, .. } => format!(
+                "run this command as user id {owner}, or give the directory to the user who runs PostgreSQL"
+            )
+            .into(),
             Self::NotWritable { path, .. } => {
-                format!("create the data directory beforehand, or let this user write to {path:?}")
+                format!("create the data directory beforehand, or let this user write to {path:?}").into()
             }
-            Self::DanglingLink { target, .. } => format!("create {target:?} or remove the link"),
-            Self::NotAnInstance { .. } => "clone the standby first, or check \"data_directory\"".into(),
+            Self::DanglingLink { target, .. } => format!("create {target:?} or remove the link").into(),
+            Self::NotAnInstance { .. } => {
+                Hint::new("clone the standby first, or check ").remedy(Remedy::DataDirectory)
+            }
             Self::CloneInProgress { .. } => "wait for it to end, or stop it".into(),
-            Self::Protected(_) => "choose a directory of its own".into(),
+            Self::NotReplaceable { found, .. } => found.hint(),
+            Self::Stubborn { path, why } => why.hint(path),
             _ => return None,
         })
     }

@@ -4,10 +4,10 @@ use std::process::Command;
 use serde_json::json;
 
 use super::*;
-use crate::StalePidFile;
 use crate::control::sample_control;
 use crate::fake::Sleeper;
 use crate::marker::Phase;
+use crate::{Found, StalePidFile};
 
 fn write(dir: &Path, rel: &str, content: impl AsRef<[u8]>) {
     let path = dir.join(rel);
@@ -16,6 +16,7 @@ fn write(dir: &Path, rel: &str, content: impl AsRef<[u8]>) {
 }
 
 fn instance(dir: &Path) {
+    fs::create_dir(dir.join("base")).unwrap();
     write(dir, "PG_VERSION", "15\n");
     write(dir, "global/pg_control", sample_control());
 }
@@ -110,6 +111,12 @@ fn a_stopped_instance_is_described() {
 fn an_instance_without_its_control_file_is_an_instance() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "PG_VERSION", "9.6\n");
+    assert!(
+        matches!(state(dir.path()), TargetState::NonEmpty { .. }),
+        "a database has one, too"
+    );
+    fs::create_dir(dir.path().join("base")).unwrap();
+    fs::create_dir(dir.path().join("global")).unwrap();
     assert_eq!(
         state(dir.path()),
         TargetState::Instance(Instance {
@@ -149,6 +156,11 @@ fn an_unfinished_clone_says_what_it_is() {
     assert_eq!(state(dir.path()), TargetState::Unfinished { marker: None });
     fs::remove_file(dir.path().join(MARKER)).unwrap();
     write(dir.path(), LOCK, "");
+    assert!(
+        matches!(state(dir.path()), TargetState::NonEmpty { .. }),
+        "a lock alone says nothing of what else is there"
+    );
+    fs::remove_file(dir.path().join("PG_VERSION")).unwrap();
     assert_eq!(state(dir.path()), TargetState::Unfinished { marker: None });
 }
 
@@ -179,7 +191,7 @@ fn a_running_instance_is_an_error_and_a_stale_pid_file_a_warning() {
     );
     assert!(
         error.to_string().contains("appears to be running")
-            && error.hint().unwrap().contains("postmaster.pid")
+            && error.hint().unwrap().to_string().contains("postmaster.pid")
     );
     let target = Target::inspect(dir.path()).unwrap();
     assert!(matches!(
@@ -246,17 +258,21 @@ fn directories_of_other_users_and_of_the_system_are_refused() {
     // Root owns /etc; everybody else is stopped by that.
     let expected = |error: &InspectError| {
         if rustix::process::geteuid().is_root() {
-            matches!(error, InspectError::Protected(_))
+            matches!(
+                error,
+                InspectError::NotReplaceable {
+                    found: Found::System,
+                    ..
+                }
+            )
         } else {
             matches!(error, InspectError::OwnedByOther { owner: 0, .. })
         }
     };
     for path in ["/", "/etc", "/usr", "/var"] {
-        let error = Target::inspect(Path::new(path)).unwrap_err();
+        let error = Target::inspect(Path::new(path))
+            .and_then(|target| target.check_replaceable())
+            .unwrap_err();
         assert!(expected(&error), "{error}");
     }
-    assert!(is_protected(
-        &std::env::home_dir().unwrap().canonicalize().unwrap()
-    ));
-    assert!(!is_protected(Path::new("/var/lib/postgresql/15/main")));
 }

@@ -1,6 +1,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use repmgr_types::Hint;
+
 /// Something below a tree could not be done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -72,12 +74,13 @@ impl TreeError {
     }
 
     /// What to do next, where there is something.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<Hint> {
         match self {
-            Self::Io { path, .. } if self.is_no_space() => Some(format!(
-                "free some space on the file system of {path:?}, then run the same command again"
-            )),
-            Self::NotADirectory { at, .. } => Some(format!("move {at:?} out of the way")),
+            Self::Io { path, .. } if self.is_no_space() => Some(
+                format!("free some space on the file system of {path:?}, then run the same command again")
+                    .into(),
+            ),
+            Self::NotADirectory { at, .. } => Some(format!("move {at:?} out of the way").into()),
             Self::ShortFile { .. } | Self::LongFile { .. } => Some(
                 "the file changed at its source, or the transfer was cut; run the same command again".into(),
             ),

@@ -347,7 +347,7 @@ fn a_full_disk_is_recognised_and_named() {
     let mut file = TreeFile::new(full, "/data/base/5/1249".into(), FileSpec::default());
     let error = file.write_all(b"x").unwrap_err();
     assert!(error.is_no_space() && error.to_string().contains("base/5/1249"));
-    assert!(error.hint().unwrap().contains("space"));
+    assert!(error.hint().unwrap().to_string().contains("space"));
 }
 
 #[test]

@@ -107,6 +107,25 @@ fn a_restore_command_is_replaced_or_kept_and_told() {
 }
 
 #[test]
+fn a_raised_value_stands_once_and_last() {
+    let old = b"Max_Connections = '10'\nwork_mem = '8MB'\nmax_connections = '20' # caf\xe9\nport=1";
+    let set = |existing| set_in_auto_conf(existing, &[("max_connections", 200), ("max_wal_senders", 20)]);
+    let raised = set(Some(old)).unwrap();
+    let lines = "max_connections = '200'\nmax_wal_senders = '20'\n";
+    assert_eq!(
+        String::from_utf8(raised).unwrap(),
+        format!("work_mem = '8MB'\nport=1\n{lines}")
+    );
+    for empty in [None, Some(&b""[..])] {
+        assert_eq!(
+            set(empty).unwrap(),
+            [HEADER.as_bytes(), lines.as_bytes()].concat()
+        );
+    }
+    assert!(matches!(set(Some(b"a = b c\n")), Err(RecoveryError::AutoConf(_))));
+}
+
+#[test]
 fn a_file_postgresql_would_refuse_is_refused_with_its_line() {
     let error = settings()
         .apply_to_auto_conf(Some(b"port = '1'\nlog_line_prefix = 'it's'\n"))

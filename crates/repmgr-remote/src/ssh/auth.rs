@@ -15,12 +15,16 @@ use ssh2::{ErrorCode, KeyboardInteractivePrompt, Session};
 use super::config::ClientConfig;
 use super::link::{Link, Stop};
 use super::{Prompt, agent};
-use crate::error::ConnectErrorKind as Kind;
+use crate::error::{ConnectErrorKind as Kind, Obstacle};
 use crate::text::{printable, shorten};
 
 const LOGGING_IN: &str = "logging in";
 /// `LIBSSH2_ERROR_FILE`: the key file could not be read; a wrong passphrase looks the same.
 const ERROR_FILE: i32 = -16;
+/// `LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED`: the server knew the key, and its signature did not log in.
+const ERROR_PUBLICKEY_UNVERIFIED: i32 = -19;
+/// How many proofs a server may want one after the other.
+const PROOFS: usize = 5;
 /// How libssh2's message begins if the server's answer to a key never came.
 const NO_ANSWER: &str = "Waiting for";
 /// Passphrases and passwords one gets to type, as NumberOfPasswordPrompts of OpenSSH.
@@ -31,60 +35,58 @@ pub(super) fn log_in(
     link: &Link,
     config: &ClientConfig,
     prompt: Option<&dyn Prompt>,
+    unattended: bool,
     answers: &Mutex<HashMap<String, String>>,
 ) -> Result<Duration, Kind> {
     let mut login = Login {
         link,
         config,
         prompt,
+        unattended,
         answers,
         tried: Vec::new(),
         agent_keys: 0,
+        obstacle: None,
+        methods: String::new(),
+        accepted: Vec::new(),
     };
     let asked = Instant::now();
-    // This asks for the method "none" first, which some servers are content with.
-    let methods = link.drive(LOGGING_IN, |s| {
-        match s.auth_methods(&config.user).map(str::to_owned) {
-            Err(_) if s.authenticated() => Ok(String::new()),
-            result => result,
-        }
-    });
-    let methods = methods.map_err(|stop| link.handshake_error(stop))?;
+    login.methods = login.ask_methods().map_err(|stop| link.handshake_error(stop))?;
     let answered_in = asked.elapsed();
     if link.session.authenticated() {
         return Ok(answered_in);
     }
-    for method in methods.split(',').filter(|m| config.login_methods.contains(m)) {
-        let done = match method {
-            "publickey" => login.with_keys(),
-            "keyboard-interactive" => login.with_questions(),
-            _ => login.with_password(),
-        };
-        match done {
-            Ok(true) => return Ok(answered_in),
-            Ok(false) => {}
-            Err(Stop::TimedOut { stage, after }) => return Err(Kind::TimedOut { stage, after }),
-            Err(Stop::Cancelled(c)) => return Err(c.into()),
-            // Most servers hang up after six refused keys (MaxAuthTries).
-            Err(stop) => {
-                login
-                    .tried
-                    .push(format!("then the server hung up: {}", stop.message()));
-                break;
-            }
+    match login.prove() {
+        Ok(true) => return Ok(answered_in),
+        Ok(false) => {}
+        Err(Stop::TimedOut { stage, after }) => return Err(Kind::TimedOut { stage, after }),
+        Err(Stop::Cancelled(c)) => return Err(c.into()),
+        // Most servers hang up after six refused keys (MaxAuthTries).
+        Err(stop) => {
+            login.obstacle = (login.offered() > 1).then_some(Obstacle::TooManyKeys);
+            login
+                .tried
+                .push(format!("then the server hung up: {}", stop.message()));
         }
     }
-    Err(login.refused(&methods))
+    Err(login.refused())
 }
 
 struct Login<'a> {
     link: &'a Link,
     config: &'a ClientConfig,
     prompt: Option<&'a dyn Prompt>,
+    /// Nobody will ever be there to ask.
+    unattended: bool,
     answers: &'a Mutex<HashMap<String, String>>,
     /// For the error: what was tried, in words.
     tried: Vec<String>,
     agent_keys: usize,
+    obstacle: Option<Obstacle>,
+    /// What the server takes now, separated by commas.
+    methods: String,
+    /// What it has taken, in words; alone it was not enough.
+    accepted: Vec<String>,
 }
 
 /// An identity of the configuration that is there.
@@ -105,26 +107,91 @@ enum Lock {
 /// How one attempt went.
 enum Attempt {
     Accepted,
+    /// It was right, and the server wants one of these methods as well.
+    Partly(String),
     Refused,
     /// The key could not be used, said libssh2.
     Unusable(String),
 }
 
 impl Login<'_> {
-    fn refused(self, methods: &str) -> Kind {
+    /// The methods that the server takes now. This asks for the method "none" first, which some servers are
+    /// content with.
+    fn ask_methods(&self) -> Result<String, Stop> {
+        let user = &self.config.user;
+        self.link
+            .drive(LOGGING_IN, |s| match s.auth_methods(user).map(str::to_owned) {
+                Err(_) if s.authenticated() => Ok(String::new()),
+                result => result,
+            })
+    }
+
+    /// Proves who we are, as often as the server wants.
+    fn prove(&mut self) -> Result<bool, Stop> {
+        for _ in 0..PROOFS {
+            if !self.prove_once()? {
+                return Ok(false);
+            }
+            if self.link.session.authenticated() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the server took one of our proofs.
+    fn prove_once(&mut self) -> Result<bool, Stop> {
+        let methods = self.methods.clone();
+        let config = self.config;
+        for method in methods.split(',').filter(|m| config.login_methods.contains(m)) {
+            let done = match method {
+                "publickey" => self.with_keys(),
+                "keyboard-interactive" => self.with_questions(),
+                _ => self.with_password(),
+            };
+            if done? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Notes that the server took this and wants more.
+    fn goes_on(&mut self, proof: String, methods: String) -> bool {
+        log::debug!("the server accepted {proof} and asks for {methods} as well");
+        self.accepted.push(proof);
+        self.methods = methods;
+        true
+    }
+
+    fn refused(self) -> Kind {
         let mut tried = self.tried;
         if self.agent_keys > 0 {
             tried.insert(0, format!("agent ({} keys)", self.agent_keys));
         }
+        let accepts = shorten(&self.methods, 100);
+        if !self.accepted.is_empty() {
+            return Kind::Incomplete {
+                user: self.config.user.clone(),
+                accepted: self.accepted.join(", "),
+                wanted: accepts,
+                tried: tried.join(", "),
+            };
+        }
         if tried.is_empty() {
             tried.push("no key found".to_owned());
         }
-        let accepts = shorten(methods, 100);
         Kind::Authentication {
             user: self.config.user.clone(),
             tried: tried.join(", "),
             accepts,
+            obstacle: self.obstacle,
         }
+    }
+
+    /// How many keys and other proofs the server has seen, at most.
+    fn offered(&self) -> usize {
+        self.agent_keys + self.tried.len()
     }
 
     fn attempt(&self, call: impl FnMut(&Session) -> Result<(), ssh2::Error>) -> Result<Attempt, Stop> {
@@ -138,9 +205,22 @@ impl Login<'_> {
             Err(Stop::Ssh(e)) if e.message().starts_with(NO_ANSWER) || self.link.is_closed() => {
                 Err(Stop::System(ErrorKind::ConnectionAborted.into()))
             }
+            Err(Stop::Ssh(e)) if e.code() == ErrorCode::Session(ERROR_PUBLICKEY_UNVERIFIED) => {
+                self.refused_or_partly()
+            }
             Err(stop @ Stop::Ssh(_)) if !stop.is_lost() => Ok(Attempt::Refused),
             Err(stop) => Err(stop),
         }
+    }
+
+    /// libssh2 does not tell a key that is not enough (a partial success) from one whose signature is wrong,
+    /// but after the first the server takes other methods.
+    fn refused_or_partly(&self) -> Result<Attempt, Stop> {
+        let methods = self.ask_methods()?;
+        Ok(match methods == self.methods {
+            true => Attempt::Refused,
+            false => Attempt::Partly(methods),
+        })
     }
 
     /// Keys of the agent that are configured, the agent's other keys, then files; files that
@@ -212,11 +292,13 @@ impl Login<'_> {
         for identity in identities {
             self.agent_keys += 1;
             let user = &self.config.user;
-            if matches!(
-                self.attempt(|_| agent.userauth(user, &identity))?,
-                Attempt::Accepted
-            ) {
-                return Ok(true);
+            match self.attempt(|_| agent.userauth(user, &identity))? {
+                Attempt::Accepted => return Ok(true),
+                Attempt::Partly(methods) => {
+                    let key = printable(identity.comment().as_bytes());
+                    return Ok(self.goes_on(format!("a key of the agent ({key})"), methods));
+                }
+                Attempt::Refused | Attempt::Unusable(_) => {}
             }
             // Refused once, it need not be offered again from its file.
             files.retain(|f| f.public.as_deref() != Some(identity.blob()));
@@ -251,6 +333,10 @@ impl Login<'_> {
                 Lock::Passphrase => match self.secret(&question) {
                     Some(passphrase) => Some(passphrase),
                     None => {
+                        // Who was asked and gave up knows.
+                        if self.prompt.is_none() {
+                            self.obstacle = Some(Obstacle::Passphrase);
+                        }
                         self.tried
                             .push(format!("{shown} (it has a passphrase, and nobody to ask)"));
                         return Ok(false);
@@ -261,6 +347,7 @@ impl Login<'_> {
             let passphrase = passphrase.as_deref();
             match self.attempt(|s| s.userauth_pubkey_file(user, public, key, passphrase))? {
                 Attempt::Accepted => return Ok(true),
+                Attempt::Partly(methods) => return Ok(self.goes_on(shown, methods)),
                 Attempt::Refused => {
                     self.tried.push(shown);
                     return Ok(false);
@@ -296,8 +383,12 @@ impl Login<'_> {
     }
 
     fn with_questions(&mut self) -> Result<bool, Stop> {
-        let Some(prompt) = self.prompt else {
-            return Ok(false);
+        // After a key many servers ask nothing here, or what is answered elsewhere (a button on a telephone).
+        // Before, nobody but the user can answer, and an empty answer would count as a wrong one.
+        let prompt: &dyn Prompt = match self.prompt {
+            Some(prompt) => prompt,
+            None if self.unattended && !self.accepted.is_empty() => &Nobody,
+            None => return Ok(false),
         };
         for _ in 0..PROMPTS {
             let mut questions = Questions {
@@ -337,6 +428,19 @@ impl Login<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(question);
+    }
+}
+
+/// Stands in where there is no user.
+struct Nobody;
+
+impl Prompt for Nobody {
+    fn secret(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn confirm(&self, _: &str) -> bool {
+        false
     }
 }
 

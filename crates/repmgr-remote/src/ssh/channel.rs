@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use repmgr_types::CancelToken;
@@ -111,15 +112,37 @@ impl SshConnection {
             false => SMALL_WINDOW,
         };
         let guessed = window(self);
-        let mut channel = self.open_channel(guessed, limit, cancel)?;
+        let mut channel = self.open_channel_patiently(guessed, limit, cancel)?;
         if window(self) > guessed {
-            // What accepted our connection is nearer than the server: a forwarded port, a load balancer.
-            channel = self.open_channel(window(self), limit, cancel)?;
+            // What accepted our connection is nearer than the server: a forwarded port, a load balancer. A server
+            // that has one channel at a time for us leaves us the first.
+            match self.open_channel(window(self), limit, cancel) {
+                Err(Kind::Refused { reason }) => log::debug!("no channel with a larger window: {reason}"),
+                opened => channel = opened?,
+            }
         }
         self.link
             .drive_within("starting it", limit, cancel, |_| channel.exec(&line))
             .map_err(start_error)?;
         Ok(channel)
+    }
+
+    /// The server may not have done away with the earlier channel, and allow only one at a time (MaxSessions).
+    fn open_channel_patiently(
+        &mut self,
+        window: u32,
+        limit: Duration,
+        cancel: &CancelToken,
+    ) -> Result<Channel, Kind> {
+        const PAUSES: [u64; 6] = [5, 20, 50, 100, 200, 500];
+        for pause in PAUSES {
+            match self.open_channel(window, limit, cancel) {
+                Err(Kind::Refused { reason }) => log::debug!("{reason}; once more in {pause} ms"),
+                opened => return opened,
+            }
+            sleep(Duration::from_millis(pause));
+        }
+        self.open_channel(window, limit, cancel)
     }
 
     fn open_channel(&mut self, window: u32, limit: Duration, cancel: &CancelToken) -> Result<Channel, Kind> {

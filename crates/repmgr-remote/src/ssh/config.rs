@@ -56,6 +56,8 @@ pub(super) struct ClientConfig {
     pub(super) known_hosts_fallback: Option<String>,
     pub(super) user_known_hosts: Vec<PathBuf>,
     pub(super) global_known_hosts: Vec<PathBuf>,
+    /// The list of keys that no host may have.
+    pub(super) revoked_host_keys: Option<PathBuf>,
     pub(super) hash_known_hosts: bool,
     pub(super) identity_files: Vec<PathBuf>,
     pub(super) certificate_files: Vec<PathBuf>,
@@ -65,7 +67,17 @@ pub(super) struct ClientConfig {
     pub(super) login_methods: Vec<&'static str>,
     /// Lists the user set, by their names in `ssh -G`.
     algorithms: HashMap<&'static str, String>,
+    /// Whether types that are known go before the order of the list of host key algorithms.
+    known_types_first: bool,
     pub(super) keygen_program: String,
+    /// How often to try to connect, a second apart.
+    pub(super) connection_attempts: u32,
+    /// `ControlPath` is set: a connection may be open that can be shared.
+    pub(super) has_control_path: bool,
+    /// `RemoteCommand` is set, which would be in the way of a command of ours.
+    pub(super) has_remote_command: bool,
+    /// What libssh2 cannot do, nor this crate for it, by its name in the configuration.
+    pub(super) demand: Option<&'static str>,
 }
 
 /// Lines of `ssh -G`: lower-case keyword and value.
@@ -257,7 +269,7 @@ fn files_name_user(said: &str, user: &str) -> bool {
         })
 }
 
-fn names_port(destination: &str) -> bool {
+pub(super) fn names_port(destination: &str) -> bool {
     let Some(rest) = destination.strip_prefix("ssh://") else {
         return false;
     };
@@ -379,21 +391,13 @@ fn interpret(
         known_hosts_fallback,
         user_known_hosts: tokens.paths(settings.get("userknownhostsfile")),
         global_known_hosts: tokens.paths(settings.get("globalknownhostsfile")),
+        revoked_host_keys: revoked_host_keys(settings, &tokens)?,
         hash_known_hosts: settings.flag("hashknownhosts", false),
         identity_files: files("identityfile"),
         certificate_files: files("certificatefile"),
         identities_only: settings.flag("identitiesonly", false),
         agent,
-        login_methods: [
-            ("publickey", "pubkeyauthentication"),
-            ("keyboard-interactive", "kbdinteractiveauthentication"),
-            ("password", "passwordauthentication"),
-        ]
-        .into_iter()
-        // "unbound", "host-bound" are variants of yes.
-        .filter(|(_, key)| !matches!(settings.get(key), Some("no" | "false")))
-        .map(|(name, _)| name)
-        .collect(),
+        login_methods: login_methods(settings),
         algorithms: ["ciphers", "macs", "kexalgorithms", "hostkeyalgorithms"]
             .into_iter()
             .filter_map(|key| {
@@ -401,8 +405,87 @@ fn interpret(
                 (defaults.get(key) != Some(set)).then(|| (key, set.to_owned()))
             })
             .collect(),
+        known_types_first: known_types_first(settings, defaults),
         keygen_program: keygen_beside(&options.ssh_program),
+        connection_attempts: settings
+            .get("connectionattempts")
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(1),
+        has_control_path: settings.get("controlpath").is_some(),
+        has_remote_command: settings.get("remotecommand").is_some(),
+        demand: demand(settings, defaults),
     })
+}
+
+/// `ssh` orders host key types by what is known, unless the user set a list. One that was made of the default by
+/// `+` or `-` is none, and `ssh -G` shows only what came of it.
+fn known_types_first(settings: &Settings, defaults: &Settings) -> bool {
+    const KEY: &str = "hostkeyalgorithms";
+    let (Some(set), Some(default)) = (settings.get(KEY), defaults.get(KEY)) else {
+        return true;
+    };
+    let default: Vec<&str> = default.split(',').collect();
+    let set: Vec<&str> = set.split(',').collect();
+    let mut rest = default.iter();
+    let in_order = set.iter().all(|name| rest.any(|known| known == name));
+    set.starts_with(&default) || in_order && set.len() * 2 > default.len()
+}
+
+/// Ways to log in that the user allows and this crate knows, in the user's order if there is one.
+fn login_methods(settings: &Settings) -> Vec<&'static str> {
+    let known = [
+        ("publickey", "pubkeyauthentication"),
+        ("keyboard-interactive", "kbdinteractiveauthentication"),
+        ("password", "passwordauthentication"),
+    ];
+    // "unbound", "host-bound" are variants of yes.
+    let allowed = known
+        .iter()
+        .filter(|(_, key)| !matches!(settings.get(key), Some("no" | "false")))
+        .map(|(name, _)| *name);
+    let Some(preferred) = settings.get("preferredauthentications") else {
+        return allowed.collect();
+    };
+    let allowed: Vec<&str> = allowed.collect();
+    let preferred = preferred.split(',').map(str::trim);
+    preferred
+        .filter_map(|method| allowed.iter().find(|name| **name == method).copied())
+        .collect()
+}
+
+/// What the configuration asks for and only OpenSSH does.
+fn demand(settings: &Settings, defaults: &Settings) -> Option<&'static str> {
+    let local = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
+    let host = settings.get("hostname").unwrap_or_default();
+    if settings.flag("nohostauthenticationforlocalhost", false) && local(host) {
+        return Some("NoHostAuthenticationForLocalhost");
+    }
+    if settings.flag("proxyusefdpass", false) && settings.get("proxycommand").is_some() {
+        return Some("ProxyUseFdpass");
+    }
+    let set = [
+        ("knownhostscommand", "KnownHostsCommand"),
+        ("pkcs11provider", "PKCS11Provider"),
+        ("bindinterface", "BindInterface"),
+        ("pubkeyacceptedalgorithms", "PubkeyAcceptedAlgorithms"),
+        ("pubkeyacceptedkeytypes", "PubkeyAcceptedKeyTypes"),
+        ("requiredrsasize", "RequiredRSASize"),
+    ];
+    let differs = |key: &str| settings.get(key).is_some() && settings.get(key) != defaults.get(key);
+    set.iter().find(|(key, _)| differs(key)).map(|(_, name)| *name)
+}
+
+/// One file, also when its name holds blanks. It is never left out: without it a revoked key is good.
+fn revoked_host_keys(settings: &Settings, tokens: &Tokens) -> Result<Option<PathBuf>, Kind> {
+    let Some(text) = settings.get("revokedhostkeys") else {
+        return Ok(None);
+    };
+    let file = tokens.path(text).ok_or_else(|| Kind::BadSetting {
+        what: "RevokedHostKeys",
+        text: text.to_owned(),
+        reason: "its ~, % or ${} cannot be expanded",
+    })?;
+    Ok(Some(file))
 }
 
 /// The name in known hosts files, and the one that counts as well when it matches: as `ssh` does,
@@ -437,9 +520,6 @@ fn route(
         reason,
     };
     if let Some(line) = settings.get("proxycommand") {
-        if settings.flag("proxyusefdpass", false) {
-            return Err(bad("ProxyUseFdpass", "yes", "passing a socket is not supported"));
-        }
         let line = tokens
             .percent(line)
             .map_err(|_| bad("ProxyCommand", line, "it holds an unknown % token"))?;
@@ -505,7 +585,7 @@ impl ClientConfig {
         let list = host_key_order(
             &all,
             self.algorithms.get("hostkeyalgorithms").map(String::as_str),
-            &types,
+            if self.known_types_first { &types } else { &[] },
         );
         set_preference(session, MethodType::HostKey, "hostkeyalgorithms", &list)
     }
@@ -537,14 +617,12 @@ fn host_key_order(supported: &[&str], user_set: Option<&str>, known_types: &[&st
         .into_iter()
         .filter(|a| !a.contains("-cert-") && *a != "ssh-rsa")
         .collect();
-    if user_set.is_none() {
-        let known = |algorithm: &str| {
-            known_types
-                .iter()
-                .any(|t| *t == algorithm || *t == "ssh-rsa" && algorithm.starts_with("rsa-sha2-"))
-        };
-        base.sort_by_key(|algorithm| !known(algorithm));
-    }
+    let known = |algorithm: &str| {
+        known_types
+            .iter()
+            .any(|t| *t == algorithm || *t == "ssh-rsa" && algorithm.starts_with("rsa-sha2-"))
+    };
+    base.sort_by_key(|algorithm| !known(algorithm));
     base.join(",")
 }
 

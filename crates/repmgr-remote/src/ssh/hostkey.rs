@@ -24,6 +24,7 @@ use ssh2::Session;
 
 use super::Prompt;
 use super::config::{ClientConfig, Strict, run_tool};
+use super::revoked::{is_in_its_one_form, revoked_at};
 use crate::error::ConnectErrorKind as Kind;
 use crate::text::shorten;
 
@@ -42,13 +43,20 @@ pub(super) struct KnownKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marker {
     Revoked,
-    /// `@cert-authority`, or one we do not know.
+    /// `@cert-authority`: who signs the keys of hosts.
+    Authority,
+    /// One we do not know.
     Other,
 }
 
 impl KnownKey {
     pub(super) fn is_marked(&self) -> bool {
         self.marker.is_some()
+    }
+
+    /// Whether it vouches for certificates of hosts, which are not checked here.
+    pub(super) fn is_authority(&self) -> bool {
+        self.marker == Some(Marker::Authority)
     }
 }
 
@@ -169,12 +177,10 @@ fn parse_found(text: &str, file: &str, fallback: bool) -> Vec<KnownKey> {
         };
         let Ok(blob) = STANDARD.decode(key) else { continue };
         keys.push(KnownKey {
-            marker: marker.map(|m| {
-                if m == "@revoked" {
-                    Marker::Revoked
-                } else {
-                    Marker::Other
-                }
+            marker: marker.map(|m| match m {
+                "@revoked" => Marker::Revoked,
+                "@cert-authority" => Marker::Authority,
+                _ => Marker::Other,
             }),
             key_type: key_type.to_owned(),
             blob,
@@ -227,6 +233,7 @@ pub(super) fn verify(
     let name = config.known_hosts_name.clone();
     let key_type = key_type(offered);
     let fingerprint = fingerprint(offered)?;
+    refuse_revoked(config, &known, &name, &fingerprint, offered, cancel)?;
     let mut known = known;
     if judge(&known, offered) == Judgement::Unknown {
         // Another connection of this program may have written it down meanwhile.
@@ -289,6 +296,35 @@ pub(super) fn verify(
         None => log::warn!("accepted the unknown host key of \"{name}\" ({fingerprint})"),
     }
     Ok(())
+}
+
+/// Comes before any other question about the key, and nothing that is known or allowed outweighs it.
+fn refuse_revoked(
+    config: &ClientConfig,
+    known: &[KnownKey],
+    name: &str,
+    fingerprint: &str,
+    offered: &[u8],
+    cancel: &CancelToken,
+) -> Result<(), Kind> {
+    let list = config.revoked_host_keys.as_deref();
+    let any = list.is_some() || known.iter().any(|k| k.marker == Some(Marker::Revoked));
+    if any && is_in_its_one_form(offered) != Some(true) {
+        return Err(Kind::Handshake {
+            reason:
+                "the host key is not encoded as it must be, so it cannot be looked up among the revoked ones"
+                    .to_owned(),
+        });
+    }
+    let Some(list) = list else { return Ok(()) };
+    match revoked_at(list, offered, &config.keygen_program, cancel)? {
+        None => Ok(()),
+        Some(known_at) => Err(Kind::HostKeyRevoked {
+            name: name.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            known_at,
+        }),
+    }
 }
 
 fn remember(
@@ -379,7 +415,7 @@ mod tests {
             [
                 (None, "ssh-ed25519", 1, "/kh:2"),
                 (Some(Marker::Revoked), "ssh-rsa", 2, "/kh:3"),
-                (Some(Marker::Other), "ssh-rsa", 3, "/kh:4"),
+                (Some(Marker::Authority), "ssh-rsa", 3, "/kh:4"),
                 (None, "ssh-rsa", 4, "/kh:5"),
                 (None, "ecdsa-sha2-nistp256", 5, "/kh:6"),
             ]

@@ -6,6 +6,8 @@ mod channel;
 mod config;
 mod hostkey;
 mod link;
+mod own;
+mod revoked;
 mod socket;
 
 use std::collections::HashMap;
@@ -17,12 +19,16 @@ use std::time::Duration;
 
 use repmgr_types::{CancelToken, Cancelled};
 
-use crate::error::ConnectErrorKind as Kind;
-use crate::{ConnectError, Connection, Host};
+use crate::error::{ConnectErrorKind as Kind, SSH_OPTIONS};
+use crate::{ConnectError, Connection, Host, quote};
 
 use self::channel::{RoundTrip, SshConnection};
 use self::config::ClientConfig;
+use self::hostkey::KnownKey;
 use self::link::Link;
+use self::own::{Call, OwnConnection};
+
+pub use self::own::PlainSsh;
 
 /// Asks the user while a connection is made. Without one nothing is ever asked.
 pub trait Prompt: Send + Sync {
@@ -31,6 +37,18 @@ pub trait Prompt: Send + Sync {
 
     /// A question whose answer is yes or no.
     fn confirm(&self, question: &str) -> bool;
+}
+
+/// What connects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SshClient {
+    /// libssh2, and the user's own `ssh` for what libssh2 cannot do.
+    #[default]
+    Auto,
+    /// libssh2 only.
+    Libssh2,
+    /// The user's own `ssh` only. It asks nothing.
+    OpenSsh,
 }
 
 /// How to reach a host, beyond its name.
@@ -53,6 +71,8 @@ pub struct SshOptions {
     pub cancel: CancelToken,
     /// The OpenSSH client that reads the user's configuration, and connects through a `ProxyJump`.
     pub ssh_program: String,
+    /// What connects.
+    pub client: SshClient,
 }
 
 impl Default for SshOptions {
@@ -66,6 +86,7 @@ impl Default for SshOptions {
             connect_timeout: Duration::from_secs(30),
             cancel: CancelToken::new(),
             ssh_program: "ssh".to_owned(),
+            client: SshClient::Auto,
         }
     }
 }
@@ -75,16 +96,42 @@ impl Default for SshOptions {
 /// `ssh -G` says what the user's configuration means for the destination, so `~/.ssh/config`
 /// with its `Match` and `Include` counts: HostName, Port, User, IdentityFile, IdentitiesOnly,
 /// IdentityAgent, CertificateFile, known hosts files, HostKeyAlias, StrictHostKeyChecking,
-/// HashKnownHosts, ConnectTimeout, ServerAlive*, TCPKeepAlive, ProxyJump, ProxyCommand,
-/// AddressFamily, BindAddress, BatchMode, and the algorithm lists when they are set. Not
-/// supported: GSSAPI and host-based login, host certificates, connection sharing, forwarding.
+/// RevokedHostKeys, HashKnownHosts, ConnectTimeout, ServerAlive*, TCPKeepAlive, ProxyJump, ProxyCommand,
+/// AddressFamily, BindAddress, BatchMode, and the algorithm lists when they are set.
+///
+/// What libssh2 cannot do is left to the user's own `ssh` ([`SshClient`]): GSSAPI and host-based login, security
+/// keys, host certificates, newer algorithms, a connection that is shared already. It is turned to where the
+/// configuration asks for such a thing, or where libssh2 fails in the key exchange or the login; never after a
+/// host key that is not the known one, or revoked.
 ///
 /// A host key must be known, or be accepted by StrictHostKeyChecking. One difference to OpenSSH,
 /// on the safe side: a host that offers a key other than the known ones is always refused, where
 /// `StrictHostKeyChecking no` would let `ssh` connect with a warning.
 pub struct SshHost {
     way: Arc<Way>,
-    ahead: Mutex<Vec<JoinHandle<Result<SshConnection, Kind>>>>,
+    ahead: Mutex<Vec<JoinHandle<Result<LoggedIn, Kind>>>>,
+}
+
+/// A connection of either kind.
+enum LoggedIn {
+    Libssh2(Box<SshConnection>),
+    Own(Box<OwnConnection>),
+}
+
+impl LoggedIn {
+    fn is_open(&mut self) -> bool {
+        match self {
+            Self::Libssh2(connection) => connection.is_open(),
+            Self::Own(connection) => connection.is_open(),
+        }
+    }
+
+    fn into_connection(self) -> Box<dyn Connection> {
+        match self {
+            Self::Libssh2(connection) => connection,
+            Self::Own(connection) => connection,
+        }
+    }
 }
 
 /// What it takes to connect.
@@ -98,6 +145,8 @@ struct Way {
     answers: Mutex<HashMap<String, String>>,
     /// Whether the user was ever asked; not all answers are kept.
     asked: AtomicBool,
+    /// Only `ssh` gets there, as was found out.
+    only_ssh: AtomicBool,
     round_trip: Arc<RoundTrip>,
 }
 
@@ -127,7 +176,7 @@ impl SshHost {
             );
         }
         let Some(words) = split_words(&options.ssh_options) else {
-            return bad("ssh_options", &options.ssh_options, "a quote is not closed");
+            return bad(SSH_OPTIONS, &options.ssh_options, "a quote is not closed");
         };
         Ok(Self {
             way: Arc::new(Way {
@@ -137,6 +186,7 @@ impl SshHost {
                 config: Mutex::new(None),
                 answers: Mutex::new(HashMap::new()),
                 asked: AtomicBool::new(false),
+                only_ssh: AtomicBool::new(false),
                 round_trip: Arc::default(),
             }),
             ahead: Mutex::default(),
@@ -149,12 +199,25 @@ impl SshHost {
     /// If the configuration cannot be read.
     pub fn user(&self) -> Result<String, ConnectError> {
         let config = self.way.config();
-        let config = config.map_err(|kind| kind.at(&self.way.destination))?;
+        let config = config.map_err(|kind| self.way.failed(kind))?;
         Ok(config.user.clone())
     }
 
+    /// The same host by the program `ssh` for plain command lines, without marks around their output.
+    pub fn plain(&self) -> PlainSsh {
+        let way = Arc::clone(&self.way);
+        PlainSsh {
+            call: self.way.call(),
+            cancel: self.way.options.cancel.clone(),
+            config: Box::new(move || match way.config() {
+                Ok(config) => Ok((*config).clone()),
+                Err(kind) => Err(way.failed(kind)),
+            }),
+        }
+    }
+
     /// A connection that was begun ahead, if it is any good.
-    fn take_ahead(&self) -> Result<Option<SshConnection>, Cancelled> {
+    fn take_ahead(&self) -> Result<Option<LoggedIn>, Cancelled> {
         loop {
             let begun = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(begun) = begun else { return Ok(None) };
@@ -164,8 +227,12 @@ impl SshHost {
                 sleep(Duration::from_millis(5));
             }
             match begun.join().unwrap_or_else(|panic| resume_unwind(panic)) {
-                Ok(connection) if connection.is_open() => return Ok(Some(connection)),
-                Ok(_) => log::debug!("a connection made ahead was closed meanwhile"),
+                Ok(mut connection) => {
+                    if connection.is_open() {
+                        return Ok(Some(connection));
+                    }
+                    log::debug!("a connection made ahead was closed meanwhile");
+                }
                 Err(kind) => log::debug!("no connection ahead: {kind}"),
             }
         }
@@ -173,6 +240,24 @@ impl SshHost {
 }
 
 impl Way {
+    fn failed(&self, kind: Kind) -> ConnectError {
+        ConnectError {
+            ssh_options: self.typed(),
+            ..kind.at(&self.destination)
+        }
+    }
+
+    /// Options as one would type them, user and port included.
+    fn typed(&self) -> String {
+        let SshOptions { user, port, .. } = &self.options;
+        let user = user.as_ref().filter(|_| !self.destination.contains('@'));
+        let port = port.filter(|_| !config::names_port(&self.destination));
+        let mut words = self.words.clone();
+        words.extend(user.iter().flat_map(|user| ["-l".to_owned(), user.to_string()]));
+        words.extend(port.iter().flat_map(|port| ["-p".to_owned(), port.to_string()]));
+        words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
+    }
+
     fn config(&self) -> Result<Arc<ClientConfig>, Kind> {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*config {
@@ -187,34 +272,110 @@ impl Way {
         self.asked.load(Ordering::SeqCst)
     }
 
-    fn log_in(&self, may_ask: bool) -> Result<SshConnection, Kind> {
-        let cancel = &self.options.cancel;
-        cancel.check()?;
+    fn call(&self) -> Call {
+        Call {
+            program: self.options.ssh_program.clone(),
+            words: self.words.clone(),
+            destination: self.destination.clone(),
+        }
+    }
+
+    fn log_in(&self, may_ask: bool) -> Result<LoggedIn, Kind> {
+        self.options.cancel.check()?;
         let config = self.config()?;
+        let only_ssh = self.options.client == SshClient::OpenSsh || self.only_ssh.load(Ordering::SeqCst);
+        if only_ssh {
+            return self.by_ssh(&config);
+        }
+        let result = match config.demand {
+            Some(what) => Err(Kind::Unsupported { what }),
+            None => self.by_libssh2(&config, may_ask),
+        };
+        match result {
+            Ok(connection) => Ok(LoggedIn::Libssh2(Box::new(connection))),
+            Err(kind) if self.options.client == SshClient::Auto && self.ssh_may(&kind, &config, may_ask) => {
+                self.by_ssh_instead(&config, kind)
+            }
+            Err(kind) => Err(kind),
+        }
+    }
+
+    fn by_ssh(&self, config: &ClientConfig) -> Result<LoggedIn, Kind> {
+        let connection = OwnConnection::log_in(self.call(), config, &self.options.cancel)?;
+        Ok(LoggedIn::Own(Box::new(connection)))
+    }
+
+    /// Whether `ssh` may get there where libssh2 did not. It makes up its own mind on the host's key.
+    fn ssh_may(&self, kind: &Kind, config: &ClientConfig, may_ask: bool) -> bool {
+        match kind {
+            // Perhaps an answer of the user is all that is missing.
+            Kind::HostKeyUnknown { .. } | Kind::Authentication { .. } | Kind::Incomplete { .. } => may_ask,
+            Kind::Unsupported { .. }
+            | Kind::Handshake { .. }
+            | Kind::HungUp { .. }
+            | Kind::BadSetting { .. } => true,
+            // A connection that is open already needs no way to the host.
+            Kind::Network { .. } | Kind::Resolve { .. } | Kind::TimedOut { .. } => {
+                self.call().is_shared(config, &self.options.cancel)
+            }
+            _ => false,
+        }
+    }
+
+    fn by_ssh_instead(&self, config: &ClientConfig, why: Kind) -> Result<LoggedIn, Kind> {
+        log::debug!("libssh2 does not get in: {why}");
+        match self.by_ssh(config) {
+            Ok(connection) => {
+                if !self.only_ssh.swap(true, Ordering::SeqCst) {
+                    log::info!("connecting to \"{}\" with \"ssh\": {why}", self.destination);
+                }
+                Ok(connection)
+            }
+            Err(Kind::Cancelled(cancelled)) => Err(cancelled.into()),
+            Err(Kind::Ssh { message, .. }) if matches!(why, Kind::Handshake { .. }) => {
+                Err(Kind::Handshake { reason: message })
+            }
+            Err(failed) if matches!(why, Kind::Unsupported { .. }) => Err(failed),
+            // What was found out here says more.
+            Err(failed) => {
+                log::debug!("\"ssh\" does not get in either: {failed}");
+                Err(why)
+            }
+        }
+    }
+
+    fn by_libssh2(&self, config: &ClientConfig, may_ask: bool) -> Result<SshConnection, Kind> {
+        let cancel = &self.options.cancel;
         let prompt = self.options.prompt.as_deref();
+        // With a user to ask, or while logins are made ahead, an empty answer would only be a wrong one.
+        let unattended = prompt.is_none() && may_ask && !config.batch_mode;
         let prompt = prompt.filter(|_| may_ask && !config.batch_mode);
         let noting = prompt.map(|prompt| Noting {
             prompt,
             asked: &self.asked,
         });
         let prompt = noting.as_ref().map(|n| n as &dyn Prompt);
-        let (socket, proxy, connected_in) = socket::open(&config, cancel)?;
+        let known = hostkey::known_keys(config, cancel)?;
+        if self.options.client == SshClient::Auto && known.iter().any(KnownKey::is_authority) {
+            let what = "a certificate of the host (@cert-authority)";
+            return Err(Kind::Unsupported { what });
+        }
+        let (socket, proxy, connected_in) = socket::open(config, cancel)?;
         let link = Link::new(socket, proxy, cancel.clone(), config.connect_timeout)?;
-        let known = hostkey::known_keys(&config, cancel)?;
         config.prefer_algorithms(&link.session, &known)?;
         link.drive("exchanging keys", |session| session.clone().handshake())
             .map_err(|stop| link.handshake_error(stop))?;
         {
             // One worker at a time, so that a new key is asked for and written down once.
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            hostkey::verify(&link.session, &config, known, prompt, &mut answers, cancel)?;
+            hostkey::verify(&link.session, config, known, prompt, &mut answers, cancel)?;
         }
-        let first_answer = auth::log_in(&link, &config, prompt, &self.answers)?;
+        let first_answer = auth::log_in(&link, config, prompt, unattended, &self.answers)?;
         let guess = connected_in.unwrap_or(first_answer);
         Ok(SshConnection::new(
             self.destination.clone(),
             link,
-            &config,
+            config,
             Arc::clone(&self.round_trip),
             guess,
         ))
@@ -251,8 +412,8 @@ impl Host for SshHost {
             Err(cancelled) => Err(cancelled.into()),
         };
         match connection {
-            Ok(connection) => Ok(Box::new(connection)),
-            Err(kind) => Err(kind.at(&self.way.destination)),
+            Ok(connection) => Ok(connection.into_connection()),
+            Err(kind) => Err(self.way.failed(kind)),
         }
     }
 

@@ -57,7 +57,7 @@ type Opened = (OwnedFd, Option<Proxy>, Option<Duration>);
 pub(super) fn open(config: &ClientConfig, cancel: &CancelToken) -> Result<Opened, Kind> {
     let (mut command, shown) = match &config.route {
         Route::Direct { bind } => {
-            let (socket, took) = connect(config, bind.as_deref(), cancel)?;
+            let (socket, took) = connect_patiently(config, bind.as_deref(), cancel)?;
             return Ok((socket, None, Some(took)));
         }
         Route::Proxy { line } => {
@@ -116,6 +116,27 @@ fn spawn(command: &mut Command) -> io::Result<(OwnedFd, Proxy)> {
         reader,
     };
     Ok((ours, proxy))
+}
+
+/// As often as `ConnectionAttempts` says.
+fn connect_patiently(
+    config: &ClientConfig,
+    bind: Option<&str>,
+    cancel: &CancelToken,
+) -> Result<(OwnedFd, Duration), Kind> {
+    const PAUSE: Duration = Duration::from_secs(1);
+    for _ in 1..config.connection_attempts {
+        match connect(config, bind, cancel) {
+            Err(Kind::Network { address, source }) => log::debug!("no connection to {address}: {source}"),
+            result => return result,
+        }
+        let until = Instant::now() + PAUSE;
+        while Instant::now() < until {
+            cancel.check()?;
+            sleep(LOOK_EVERY);
+        }
+    }
+    connect(config, bind, cancel)
 }
 
 fn connect(

@@ -56,19 +56,21 @@ impl Server {
             path("authorized_keys")
         );
         fs::write(path("sshd_config"), config).unwrap();
-        let log = fs::File::create(path("sshd.log")).unwrap();
-        let child = Command::new(SSHD)
-            .args(["-D", "-e", "-f", &path("sshd_config")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = launch(dir.path());
         let mut server = Self { dir, port, child };
         server.wait_until_up();
         server.trust(host_keys[0]);
         server.configure("");
         server
+    }
+
+    /// Again, by what its configuration holds now.
+    pub fn restarted(mut self) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = launch(self.dir.path());
+        self.wait_until_up();
+        self
     }
 
     fn wait_until_up(&mut self) {
@@ -149,6 +151,14 @@ impl Server {
             ),
         }
     }
+}
+
+fn launch(dir: &Path) -> Child {
+    let log = fs::File::create(dir.join("sshd.log")).unwrap();
+    let mut sshd = Command::new(SSHD);
+    sshd.args(["-D", "-e", "-f"]).arg(dir.join("sshd_config"));
+    sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    sshd.spawn().unwrap()
 }
 
 impl Drop for Server {

@@ -4,7 +4,7 @@ use super::*;
 use crate::fake::{FakeHost, Reply};
 use crate::listing::tests::file;
 use crate::{
-    FileSink, Listing, OldFiles, Options, Progress, Revision, Sink, SinkError, Summary, TransferError,
+    Counters, FileSink, Listing, OldFiles, Options, Revision, Sink, SinkError, TransferError, Transferred,
     transfer,
 };
 
@@ -96,7 +96,7 @@ fn end(size: usize, seconds: u64) -> Vec<u8> {
 }
 
 /// The far side says this, without compression, of a file that is old to us in `old` bytes.
-fn answer(old: usize, parts: &[Vec<u8>]) -> (Memory, Result<Summary, TransferError>) {
+fn answer(old: usize, parts: &[Vec<u8>]) -> (Memory, Result<Transferred, TransferError>) {
     let mut listing = Listing::new("/d");
     listing.push(&file(b"f", SIZE as u64)).unwrap();
     let stream = [b"none\n".to_vec(), parts.concat()].concat();
@@ -106,10 +106,10 @@ fn answer(old: usize, parts: &[Vec<u8>]) -> (Memory, Result<Summary, TransferErr
     });
     let memory = Memory::new(old);
     let options = Options::default();
-    let progress = Progress::default();
-    let result = transfer(&host, &[listing], &|_, _| true, &options, &memory, &progress);
+    let counters = Counters::default();
+    let result = transfer(&host, &[listing], &|_, _| true, &options, &memory, &counters);
     assert_eq!(result.is_ok(), *memory.confirmed.lock().unwrap());
-    assert_eq!(progress.bytes(), if result.is_ok() { SIZE as u64 } else { 0 });
+    assert_eq!(counters.bytes(), if result.is_ok() { SIZE as u64 } else { 0 });
     (memory, result)
 }
 
@@ -149,7 +149,7 @@ fn the_far_side_is_told_path_size_and_digests() {
         &|_, _| true,
         &Options::default(),
         &memory,
-        &Progress::default(),
+        &Counters::default(),
     );
     assert_eq!(summary.unwrap().kept_bytes, 2 * BLOCK as u64);
 }

@@ -6,11 +6,15 @@ use std::time::Instant;
 use repmgr_types::CancelToken;
 
 use super::*;
+use crate::Compression;
 use crate::archive::tests::{archive, file as member, header};
-use crate::codec::tests::compress;
+use crate::compression::ON_THE_WIRE;
+use crate::fake::compress;
 use crate::fake::{FakeHost, Reply};
 use crate::listing::Entry;
 use crate::{EntryKind, FileSink, SinkError};
+use std::num::NonZero;
+use std::time::Duration;
 
 /// Keeps files in memory.
 #[derive(Default)]
@@ -107,22 +111,22 @@ fn options() -> Options {
     }
 }
 
-fn run(host: &FakeHost, sink: &Memory) -> Result<Summary, TransferError> {
-    let progress = Progress::default();
+fn run(host: &FakeHost, sink: &Memory) -> Result<Transferred, TransferError> {
+    let counters = Counters::default();
     let result = transfer(
         host,
         &[listing(&FILES)],
         &|_, _| true,
         &options(),
         sink,
-        &progress,
+        &counters,
     );
     let (files, bytes) = match &result {
         Ok(summary) => (summary.files, summary.bytes),
         // What was not confirmed is not counted.
-        Err(_) => (sink.confirmed.lock().unwrap().len() as u64, progress.bytes()),
+        Err(_) => (sink.confirmed.lock().unwrap().len() as u64, counters.bytes()),
     };
-    assert_eq!((progress.files(), progress.bytes()), (files, bytes));
+    assert_eq!((counters.files(), counters.bytes()), (files, bytes));
     result
 }
 
@@ -135,7 +139,7 @@ fn error_of(reply: Reply) -> TransferError {
 
 #[test]
 fn files_arrive_in_every_compression() {
-    for codec in Codec::ALL {
+    for codec in ON_THE_WIRE {
         let stream = [
             format!("{codec}\n").into_bytes(),
             compress(codec, &archive(&members())),
@@ -144,14 +148,14 @@ fn files_arrive_in_every_compression() {
         let wire_bytes = stream.len() as u64;
         let sink = Memory::default();
         let summary = run(&FakeHost::answering(vec![Reply::output(&stream)]), &sink).unwrap();
-        let expected = Summary {
+        let expected = Transferred {
             files: 3,
             bytes: 5003,
             wire_bytes,
             retries: 0,
             codec: Some(codec),
             jobs: 1,
-            ..Summary::default()
+            ..Transferred::default()
         };
         assert_eq!(summary, expected);
         assert_eq!(*sink.confirmed.lock().unwrap(), [(0, 0), (0, 1), (0, 2)]);
@@ -172,16 +176,16 @@ fn the_far_side_is_asked_for_names_and_codecs() {
 #[test]
 fn nothing_wanted_needs_no_connection() {
     let host = FakeHost::answering(vec![]).refusing(u32::MAX);
-    let (sink, progress) = (Memory::default(), Progress::default());
+    let (sink, counters) = (Memory::default(), Counters::default());
     let summary = transfer(
         &host,
         &[listing(&FILES)],
         &|_, _| false,
         &options(),
         &sink,
-        &progress,
+        &counters,
     );
-    assert_eq!(summary.unwrap(), Summary::default());
+    assert_eq!(summary.unwrap(), Transferred::default());
 }
 
 #[test]
@@ -201,7 +205,6 @@ fn streams_that_are_not_the_batch_are_refused() {
     let mut fifo = members();
     fifo[1] = header(b"./empty", tar::EntryType::Fifo, 0).as_bytes().to_vec();
     let followed = [b"none\n".to_vec(), archive(&members()), b"more".to_vec()].concat();
-    let cut = [&b"none\n"[..], &archive(&members())[..4000]].concat();
     let corrupt = [&b"zstd\n"[..], b"not zstd at all"].concat();
     for (name, bad) in [
         ("extra", reply(&extra)),
@@ -213,7 +216,6 @@ fn streams_that_are_not_the_batch_are_refused() {
         ("fifo", reply(&fifo)),
         ("none", reply(&[])),
         ("followed", Reply::output(&followed)),
-        ("cut", Reply::output(&cut)),
         ("corrupt", Reply::output(&corrupt)),
         ("greeting", Reply::output(b"Welcome!\n")),
         ("endless", Reply::output(&[b'x'; 1000])),
@@ -226,6 +228,35 @@ fn streams_that_are_not_the_batch_are_refused() {
         );
         assert!(!error.is_transient());
     }
+}
+
+#[test]
+fn programs_that_are_killed_and_streams_that_are_cut_are_tried_again() {
+    let cut = [&b"none\n"[..], &archive(&members())[..1500]].concat();
+    let killed = Reply::output(&cut).exit(137, "sh: line 1: 4711 Killed\n");
+    let ended = Reply::output(b"").exit(143, "");
+    for (bad, said) in [
+        (Reply::output(&cut), "their output breaks off"),
+        (killed, "Killed"),
+        (ended, "exit code 143"),
+    ] {
+        let calls = AtomicUsize::new(0);
+        let again = bad.clone();
+        let host = FakeHost::new(move |_, input| match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => again.clone(),
+            _ => answer(input, usize::MAX),
+        });
+        let sink = Memory::default();
+        let summary = run(&host, &sink).unwrap();
+        assert_eq!((summary.files, summary.retries), (3, 1), "{said}");
+        let error = run(&FakeHost::new(move |_, _| bad.clone()), &Memory::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("(attempts: 4)") && text.contains(said), "{text}");
+        assert!(error.is_transient() && error.hint().is_some());
+    }
+    // What they say of a file counts more.
+    let reply = Reply::output(&cut).exit(141, "tar: ./a: Cannot open: Permission denied\n");
+    assert!(matches!(error_of(reply), TransferError::Unreadable { .. }));
 }
 
 #[test]
@@ -446,7 +477,7 @@ fn some_connections_that_cannot_be_made_do_not_matter() {
         &|_, _| true,
         &four_jobs(),
         &sink,
-        &Progress::default(),
+        &Counters::default(),
     );
     assert_eq!(summary.unwrap().files, 40);
 }
@@ -466,7 +497,7 @@ fn the_first_error_stops_all_workers() {
         &|_, _| true,
         &four_jobs(),
         &sink,
-        &Progress::default(),
+        &Counters::default(),
     );
     let error = result.unwrap_err();
     assert!(matches!(error, TransferError::Unreadable { .. }), "{error}");
@@ -494,7 +525,7 @@ fn a_sink_that_panics_does_not_leave_the_others_waiting() {
             &|_, _| true,
             &four_jobs(),
             &sink,
-            &Progress::default(),
+            &Counters::default(),
         )
     };
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
@@ -515,14 +546,14 @@ fn cancelling_ends_a_pause_at_once() {
         std::thread::sleep(Duration::from_millis(100));
         cancel.cancel();
     });
-    let (sink, progress) = (Memory::default(), Progress::default());
+    let (sink, counters) = (Memory::default(), Counters::default());
     let error = transfer(
         &host,
         &[listing(&FILES)],
         &|_, _| true,
         &options,
         &sink,
-        &progress,
+        &counters,
     )
     .unwrap_err();
     assert!(matches!(error, TransferError::Cancelled(_)), "{error}");
@@ -547,11 +578,30 @@ fn automatic_compression_looks_at_a_part_of_the_largest_file() {
             compression,
             ..options()
         };
-        let (sink, progress) = (Memory::default(), Progress::default());
+        let (sink, counters) = (Memory::default(), Counters::default());
         let sources = std::slice::from_ref(&listing);
-        transfer(&host, sources, &|_, _| true, &options, &sink, &progress).unwrap_err();
+        transfer(&host, sources, &|_, _| true, &options, &sink, &counters).unwrap_err();
     };
     // In the blocks 7, 15 and 22 of 30.
     ends(Compression::Auto, " sh /d 'lz4 zstd none' './b c' 373540 7 15 22");
     ends(Compression::Zstd, " sh /d zstd");
+}
+
+#[test]
+fn a_rate_holds_the_transfer_back() {
+    let rate: repmgr_types::Rate = "32k".parse().unwrap();
+    let (sink, counters) = (Memory::default(), Counters::with_max_rate(Some(rate)));
+    let begun = std::time::Instant::now();
+    let moved = transfer(
+        &FakeHost::answering(vec![reply(&members())]),
+        &[listing(&FILES)],
+        &|_, _| true,
+        &options(),
+        &sink,
+        &counters,
+    )
+    .unwrap();
+    assert!(moved.wire_bytes > 3000, "{}", moved.wire_bytes);
+    let least = std::time::Duration::from_secs_f64(moved.wire_bytes as f64 / rate.bytes() as f64);
+    assert!(begun.elapsed() >= least);
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use repmgr_lab::{Scratch, Sshd};
 use repmgr_remote::{Host, SshHost, SshOptions};
 use repmgr_transfer::{
-    Entry, FileSink, Listing, Options, Progress, Sink, SinkError, Summary, TransferError, list, transfer,
+    Counters, Entry, FileSink, Listing, Options, Sink, SinkError, TransferError, Transferred, list, transfer,
 };
 use repmgr_types::CancelToken;
 
@@ -80,7 +80,7 @@ impl Bench {
         listing: &Listing,
         sink: &dyn Sink,
         options: &Options,
-    ) -> Result<Summary, TransferError> {
+    ) -> Result<Transferred, TransferError> {
         let sources = std::slice::from_ref(listing);
         transfer(
             &self.host,
@@ -88,7 +88,7 @@ impl Bench {
             &|_, _| true,
             options,
             sink,
-            &Progress::default(),
+            &Counters::default(),
         )
     }
 }

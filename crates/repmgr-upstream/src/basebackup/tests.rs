@@ -83,7 +83,7 @@ fn no_secret_is_among_the_words() {
         matches!(&error, BaseBackupError::Secret { keyword } if keyword == "sslpassword"),
         "{error}"
     );
-    assert!(error.hint().unwrap().contains("service"));
+    assert!(error.hint().unwrap().to_string().contains("service"));
 }
 
 #[test]

@@ -1,5 +1,3 @@
-use std::fs;
-
 use super::*;
 
 fn sh(script: &str) -> Command {
@@ -8,83 +6,34 @@ fn sh(script: &str) -> Command {
     command
 }
 
-fn lines_of(script: &str, cancel: &CancelToken) -> (Result<ExitStatus, ProgramError>, Vec<String>) {
+#[test]
+fn lines_come_in_english_and_the_last_needs_no_end() {
     let mut lines = Vec::new();
-    let result = run(sh(script), None, cancel, &mut |line| lines.push(line.to_owned()));
-    (result, lines)
-}
-
-/// Whether that process is there and not only waiting to be reaped by somebody.
-fn runs(pid: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !stat.is_empty() && !stat.contains(") Z ")
-}
-
-fn wait_until_gone(pid: &str) {
-    let begin = Instant::now();
-    while runs(pid) {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{pid} still runs");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-#[test]
-fn lines_end_at_either_sign_and_are_made_printable() {
-    let (status, lines) = lines_of(
-        r"printf '  1/2 kB\r  2/2 kB\n\nwarn\033[0ming  \n' >&2; echo out; printf last; exit 3",
-        &CancelToken::new(),
-    );
+    let script = r"printf '1/2 kB\r2/2 kB\n' >&2; echo $LC_ALL $PG_COLOR; printf last; exit 3";
+    let status = run(sh(script), None, &CancelToken::new(), &mut |line| {
+        lines.push(line.to_owned());
+    });
     assert_eq!(status.unwrap().code(), Some(3));
-    assert_eq!(lines, ["  1/2 kB", "  2/2 kB", "warn?[0ming", "out", "last"]);
+    assert_eq!(lines, ["1/2 kB", "2/2 kB", "C never", "last"]);
 }
 
 #[test]
-fn a_flood_without_a_line_end_takes_no_memory() {
-    let (status, lines) = lines_of("head -c 1000000 /dev/zero | tr '\\0' x", &CancelToken::new());
-    assert!(status.unwrap().success());
-    assert_eq!(lines.iter().map(String::len).sum::<usize>(), 1_000_000);
-    assert!(lines.iter().all(|line| line.len() <= MAX_LINE));
-}
-
-#[test]
-fn a_program_that_closes_its_output_is_still_waited_for() {
-    let (status, lines) = lines_of("exec >&- 2>&-; sleep 0.3; exit 4", &CancelToken::new());
-    assert_eq!((status.unwrap().code(), lines.len()), (Some(4), 0));
-}
-
-#[test]
-fn what_a_program_leaves_behind_is_killed_and_does_not_hold_us() {
-    let begin = Instant::now();
-    let (status, lines) = lines_of("sleep 300 & echo $!", &CancelToken::new());
-    assert!(status.unwrap().success());
-    wait_until_gone(&lines[0]);
-    assert!(begin.elapsed() < Duration::from_secs(20));
-}
-
-#[test]
-fn cancelling_ends_a_silent_program_and_its_children() {
+fn cancelling_is_told_from_a_failure() {
     let cancel = CancelToken::new();
-    let mut pid = String::new();
-    let result = run(sh("sleep 300 & echo $!; wait"), None, &cancel, &mut |line| {
-        line.clone_into(&mut pid);
-        cancel.cancel();
+    let result = run(sh("echo; echo x; exec sleep 300"), None, &cancel, &mut |_| {
+        cancel.cancel()
     });
     assert!(matches!(result, Err(ProgramError::Cancelled)), "{result:?}");
-    wait_until_gone(&pid);
-    assert!(matches!(
-        lines_of("true", &cancel).0,
-        Err(ProgramError::Cancelled)
-    ));
+    let result = run(sh("true"), None, &cancel, &mut |_| ());
+    assert!(matches!(result, Err(ProgramError::Cancelled)), "{result:?}");
 }
 
 #[test]
-fn a_program_that_ignores_the_request_to_end_is_killed() {
-    let cancel = CancelToken::new();
-    let begin = Instant::now();
-    let script = "trap '' TERM; echo ready; while :; do sleep 1; done";
-    let result = run(sh(script), None, &cancel, &mut |_| cancel.cancel());
-    assert!(matches!(result, Err(ProgramError::Cancelled)), "{result:?}");
-    assert!(begin.elapsed() < GRACE * 3, "{:?}", begin.elapsed());
+fn what_a_program_leaves_behind_does_not_hold_us() {
+    let begin = std::time::Instant::now();
+    let status = run(sh("sleep 300 &"), None, &CancelToken::new(), &mut |_| ());
+    assert!(status.unwrap().success());
+    assert!(begin.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
@@ -98,7 +47,10 @@ fn a_limit_ends_a_program_too() {
 fn a_missing_program_is_named() {
     let error = version(Path::new("/no/such/pg_basebackup"), &CancelToken::new()).unwrap_err();
     assert_eq!(error.to_string(), "program \"/no/such/pg_basebackup\" not found");
-    assert!(error.hint().is_some_and(|hint| hint.contains("pg_bindir")));
+    assert_eq!(
+        error.hint().unwrap().to_string(),
+        "install PostgreSQL's client programs, and name their directory with bin_dir"
+    );
     let error = version(Path::new("false"), &CancelToken::new()).unwrap_err();
     assert!(error.to_string().ends_with(", exit code 1"), "{error}");
 }

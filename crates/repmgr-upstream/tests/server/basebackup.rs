@@ -176,7 +176,11 @@ fn who_may_not_replicate_is_told_why_and_never_asked() {
         backup.options.push("-W".to_owned());
         let error = run(&backup).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
-        assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
+        assert!(
+            error.hint().unwrap().to_string().contains(hint),
+            "{:?}",
+            error.hint()
+        );
         assert!(!format!("{error:?}").contains("wr0ng"));
     }
     let env = Environment::empty()
@@ -192,7 +196,10 @@ fn a_server_without_a_free_wal_sender_is_named_as_the_cause() {
     let copy = server.sibling();
     let backup = backup(&server, "user=rep password='rep secret'", copy.path("data"));
     let error = run(&backup).unwrap_err();
-    assert!(error.hint().unwrap().contains("max_wal_senders"), "{error:?}");
+    assert!(
+        error.hint().unwrap().to_string().contains("max_wal_senders"),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -217,7 +224,7 @@ fn a_program_older_than_the_server_is_refused_before_it_runs() {
     old.check(version(150_099), &CancelToken::new()).unwrap();
     let error = old.check(version(160_000), &CancelToken::new()).unwrap_err();
     assert!(matches!(error, BaseBackupError::TooOld { .. }), "{error:?}");
-    assert!(error.hint().unwrap().contains("PostgreSQL 16"));
+    assert!(error.hint().unwrap().to_string().contains("PostgreSQL 16"));
     let verify = VerifyBackup {
         program: server.path("pg_verifybackup"),
     };

@@ -3,6 +3,7 @@
 
 mod basebackup;
 mod connect;
+mod future;
 mod queries;
 mod replication;
 mod support;

@@ -299,6 +299,10 @@ fn configuration_files_outside_the_data_directory_are_told_from_those_inside() {
         plain.config_files().unwrap_err(),
     ] {
         assert_eq!(error.sqlstate(), Some("42501"));
-        assert!(error.hint().unwrap().contains("pg_monitor"), "{:?}", error.hint());
+        assert!(
+            error.hint().unwrap().to_string().contains("pg_monitor"),
+            "{:?}",
+            error.hint()
+        );
     }
 }

@@ -110,12 +110,19 @@ fn a_session_for_queries_proves_nothing_about_replication() {
         "replication connections: 1 needed, 0 could be opened"
     );
     assert!(
-        error.hint().unwrap().contains("database \"replication\""),
+        error
+            .hint()
+            .unwrap()
+            .to_string()
+            .contains("database \"replication\""),
         "{error:?}"
     );
 
     let error = of_check(&server, "user=noattr", 1);
-    assert!(error.hint().unwrap().contains("ALTER ROLE"), "{error:?}");
+    assert!(
+        error.hint().unwrap().to_string().contains("ALTER ROLE"),
+        "{error:?}"
+    );
     let error = of_check(&server, "user=rep password=wr0ng", 1);
     assert!(
         matches!(failure(&error), Failure::Server(e) if e.code == "28P01"),
@@ -158,7 +165,10 @@ fn as_many_connections_as_are_needed_are_open_at_once() {
         ),
         "{error:?}"
     );
-    assert!(error.hint().unwrap().contains("max_wal_senders"), "{error:?}");
+    assert!(
+        error.hint().unwrap().to_string().contains("max_wal_senders"),
+        "{error:?}"
+    );
     drop(held);
     let three = || check_replication(&server.conninfo("user=duo"), &Environment::empty(), 3);
     wait_until(|| three().is_ok());

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use repmgr_types::text::one_line;
 use repmgr_types::{Lsn, SystemId, Timeline};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{File, Manifest, ManifestError, WalRange, printable};
+use super::{File, Manifest, ManifestError, WalRange};
 use crate::digest::{Checksum, ChecksumAlgorithm, decode_hex};
 
 pub(super) fn read(bytes: &[u8]) -> Result<Manifest, ManifestError> {
@@ -25,7 +26,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Manifest, ManifestError> {
     match (reader.refused, result) {
         (Some(refused), _) => Err(refused),
         // It may quote names of fields.
-        (None, Err(error)) => Err(ManifestError::Json(Error::custom(printable(&error.to_string())))),
+        (None, Err(error)) => Err(ManifestError::Json(Error::custom(one_line(&error.to_string())))),
         (None, Ok(())) => Ok(reader.manifest),
     }
 }

@@ -22,6 +22,8 @@ pub(super) enum SendEnd {
     Complete,
     /// The next one is not there.
     Missing,
+    /// The next one is not there, and no WAL at all: this need not be the archive.
+    Empty,
     /// We may not look there, or not read it.
     Denied,
     /// Nobody knows where the archive is.
@@ -95,7 +97,7 @@ impl Archive {
         let transport = if location.compressed {
             Transport::Stored
         } else {
-            self.options.transport
+            self.transport()
         };
         let places = [&location.wals, &location.incoming, &location.streaming];
         let command = ShellCommand::script(include_str!("send.sh"))
@@ -117,7 +119,7 @@ impl Archive {
         let config = self.options.address.config.clone().unwrap_or_default();
         let command = ShellCommand::script(concat!(include_str!("locate.sh"), include_str!("send.sh")))
             .args([server.as_str(), &config, directory])
-            .args([self.options.transport.programs(), self.partial_places()]);
+            .args([self.transport().programs(), self.partial_places()]);
         let process = self.start(&with_names(command, names))?;
         let (located, sent) = read_records(process, |chunks| {
             let mut records = Records::new(&mut *chunks);
@@ -142,6 +144,15 @@ impl Archive {
                 self.way = Some(Way::GetWal);
                 Ok(None)
             }
+        }
+    }
+
+    /// How plain files travel; on this host they do not.
+    fn transport(&self) -> Transport {
+        if self.host.is_local() {
+            Transport::Stored
+        } else {
+            self.options.transport
         }
     }
 
@@ -255,6 +266,7 @@ fn receive_all(
     match (why, complete) {
         (End::Done, true) => Ok(SendEnd::Complete),
         (End::Missing, false) => Ok(SendEnd::Missing),
+        (End::Empty, false) => Ok(SendEnd::Empty),
         (End::Denied, false) => Ok(SendEnd::Denied),
         _ => Err(garbled("less than was asked for")),
     }

@@ -1,18 +1,23 @@
 //! Files through `barman get-wal`: for whatever only Barman can read.
 
-use std::io;
-use std::path::Path;
+use std::io::{self, Read};
 use std::time::Duration;
 
-use repmgr_remote::{Exit, ShellCommand, StartOptions, run};
+use repmgr_remote::{Exit, ShellCommand, StartOptions, run, shorten};
 
 use super::Archive;
 use super::stream::pumped;
+use crate::decode;
+use crate::deliver::Shelf;
 use crate::receive::{ReceiveError, Received, receive};
 use crate::{ContentError, FetchError, WalFileName};
 
 /// Barman may decrypt, and wait for a primary that hangs before it does anything.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// So much of an answer is looked at to tell a file from words.
+const FIRST: u64 = 512;
+/// How Barman begins to say that it is ready to deliver WAL.
+const READY: &str = "Ready to retrieve WAL files";
 
 impl Archive {
     /// Barman with its global options.
@@ -28,28 +33,31 @@ impl Archive {
         // Any name will do for Barman 2.8 and later, which does not look at it.
         let server = self.options.address.server.clone();
         let command = self.barman(&["get-wal", "--test", &server, "000000010000000000000001"]);
+        let said = self.with_session(|archive| archive.said(&command))?;
+        // A login shell that runs nothing also ends with code 0.
+        match said.lines().any(|line| line.trim_start().starts_with(READY)) {
+            true => Ok(said),
+            false => Err(self.not_barman(&command, &said)),
+        }
+    }
+
+    /// What Barman says when all is well.
+    pub(super) fn said(&mut self, command: &ShellCommand) -> Result<String, FetchError> {
         let options = StartOptions {
             idle_timeout: IDLE_TIMEOUT,
             cancel: self.cancel.clone(),
             ..Default::default()
         };
-        let output = self.with_session(|archive| {
-            Ok(run(
-                &mut **archive.connection()?,
-                &command,
-                options.clone(),
-                64 * 1024,
-            )?)
-        })?;
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let output = run(&mut **self.connection()?, command, options, 64 * 1024)?;
         if output.exit.success() {
-            Ok(said)
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         } else {
-            Err(self.barman_failed(&command, &output.exit))
+            Err(self.barman_failed(command, &output.exit))
         }
     }
 
-    pub(super) fn get_wal(&mut self, name: WalFileName, dir: &Path) -> Result<Received, FetchError> {
+    /// What Barman delivers; `None` when it says that it has no such file.
+    pub(super) fn get_wal(&mut self, name: WalFileName, dir: &Shelf) -> Result<Option<Received>, FetchError> {
         let mut words = vec!["get-wal"];
         if self.options.partial {
             words.push("--partial");
@@ -65,8 +73,10 @@ impl Archive {
         };
         let system_id = self.options.system_id;
         let process = self.connection()?.start(&command, options)?;
+        let mut first = Vec::new();
         let (result, end) = pumped(process, |chunks| {
-            let received = receive(name, &mut *chunks, system_id, dir);
+            chunks.by_ref().take(FIRST).read_to_end(&mut first)?;
+            let received = receive(name, first.chain(&mut *chunks), system_id, dir);
             // Barman must be able to end, for its exit code says more than half a file.
             match io::copy(chunks, &mut io::sink()) {
                 Ok(_) => received,
@@ -75,9 +85,15 @@ impl Archive {
         });
         let exit = end?.unwrap_or_default();
         if !exit.success() {
-            return Err(self.get_wal_failed(name, &command, &exit));
+            return match says_absent(name, &exit) {
+                true => Ok(None),
+                false => Err(self.barman_failed(&command, &exit)),
+            };
         }
-        result.map_err(|error| match error {
+        result.map(Some).map_err(|error| match error {
+            ReceiveError::Unknown | ReceiveError::Content(_) if !self.may_be_a_file(name, &first) => {
+                self.not_barman(&command, &String::from_utf8_lossy(&first))
+            }
             ReceiveError::Content(source) => self.refused(name, "barman get-wal", source),
             ReceiveError::Unknown => {
                 let first = "unknown".to_owned();
@@ -91,14 +107,19 @@ impl Archive {
         })
     }
 
-    fn get_wal_failed(&self, name: WalFileName, command: &ShellCommand, exit: &Exit) -> FetchError {
-        // ERROR: WAL file '...' not found in server '...' (SSH host: ...)
-        let absent = format!("ERROR: WAL file '{name}' not found in server ");
-        let text = exit.stderr_text();
-        if exit.code == Some(1) && text.lines().any(|line| line.starts_with(&absent)) {
-            return self.not_in_archive(name);
+    /// Whether an answer may be a file of an archive: a login shell or a forced command that does something else
+    /// answers with nothing, or with words.
+    fn may_be_a_file(&self, name: WalFileName, first: &[u8]) -> bool {
+        let words = !self.framed || name.segment().is_some();
+        !(first.is_empty() || words && decode::is_text(first))
+    }
+
+    fn not_barman(&self, command: &ShellCommand, said: &str) -> FetchError {
+        FetchError::NotBarman {
+            host: self.host.name().to_owned(),
+            command: command.shown(),
+            said: shorten(said.trim(), 200),
         }
-        self.barman_failed(command, exit)
     }
 
     fn barman_failed(&self, command: &ShellCommand, exit: &Exit) -> FetchError {
@@ -119,4 +140,10 @@ impl Archive {
             },
         }
     }
+}
+
+fn says_absent(name: WalFileName, exit: &Exit) -> bool {
+    // ERROR: WAL file '...' not found in server '...' (SSH host: ...)
+    let absent = format!("ERROR: WAL file '{name}' not found in server ");
+    exit.code == Some(1) && exit.stderr_text().lines().any(|line| line.starts_with(&absent))
 }

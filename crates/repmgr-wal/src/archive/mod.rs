@@ -3,21 +3,24 @@
 mod files;
 mod get_wal;
 mod location;
+mod proof;
 mod stream;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use repmgr_barman::ServerAddress;
+use repmgr_pgfile::read_beginning;
 use repmgr_remote::{Connection, Host, RemoteErrorKind};
-use repmgr_types::{CancelToken, SystemId, WalSegmentName};
+use repmgr_types::{CancelToken, SystemId, WalSegmentName, WalSegmentSize};
 
 use self::files::{SendEnd, SendError};
 use self::location::Location;
 use crate::check::{check_branch, needs_history};
+use crate::deliver::Shelf;
 use crate::history::TimelineHistory;
-use crate::receive::{ReceiveError, Received, receive};
+use crate::receive::{MAX_TEXT, ReceiveError, Received, receive};
 use crate::{ContentError, FetchError, WalFileName};
 
 /// Nothing received for so long: a disk that spins up, a Python that starts on a busy host.
@@ -81,8 +84,12 @@ pub struct Archive {
     options: ArchiveOptions,
     connection: Option<Box<dyn Connection>>,
     way: Option<Way>,
+    /// Whether commands run as we put them, with marks around their output.
+    framed: bool,
     /// That the directories are really those of our cluster: an absent file there is absent.
     proven: bool,
+    /// Of the cluster, as far as is known.
+    segment_size: WalSegmentSize,
     /// Ends commands early, besides the token of the host.
     cancel: CancelToken,
 }
@@ -91,6 +98,8 @@ pub struct Archive {
 enum Outcome {
     Found(Received),
     Missing,
+    /// In this place is what we cannot decode, and Barman's own filters perhaps can.
+    Undecodable(String, ContentError),
     /// Not readable for us, or not by us.
     AskBarman(&'static str),
 }
@@ -131,7 +140,9 @@ impl Archive {
             options,
             connection: None,
             way: None,
+            framed: true,
             proven: false,
+            segment_size: WalSegmentSize::DEFAULT,
             cancel: CancelToken::new(),
         })
     }
@@ -140,12 +151,16 @@ impl Archive {
         self.options.partial = false;
     }
 
+    pub(crate) fn expect_segments_of(&mut self, size: WalSegmentSize) {
+        self.segment_size = size;
+    }
+
     pub(crate) fn cancel_by(&mut self, cancel: CancelToken) {
         self.cancel = cancel;
     }
 
     /// Fetches one file into a temporary file in `dir`, whole and checked.
-    pub(crate) fn fetch(&mut self, name: WalFileName, dir: &Path) -> Result<Received, FetchError> {
+    pub(crate) fn fetch(&mut self, name: WalFileName, dir: &Shelf) -> Result<Received, FetchError> {
         self.with_session(|archive| archive.fetch_once(name, dir))
     }
 
@@ -154,7 +169,7 @@ impl Archive {
     pub(crate) fn fetch_run(
         &mut self,
         names: &[WalSegmentName],
-        dir: &Path,
+        dir: &Shelf,
         keep: &mut dyn FnMut(WalSegmentName, Received) -> bool,
     ) -> Result<RunEnd, FetchError> {
         self.with_session(|archive| archive.run_once(names, dir, keep))
@@ -173,6 +188,7 @@ impl Archive {
                 if let Some(plain) = self.options.plain_host.take() {
                     log::debug!("{e}; trying \"barman get-wal\" as a plain command");
                     (self.host, self.connection, self.way) = (plain, None, Some(Way::GetWal));
+                    self.framed = false;
                     result = attempt(self);
                 }
             }
@@ -190,22 +206,41 @@ impl Archive {
         result
     }
 
-    fn fetch_once(&mut self, name: WalFileName, dir: &Path) -> Result<Received, FetchError> {
+    fn fetch_once(&mut self, name: WalFileName, dir: &Shelf) -> Result<Received, FetchError> {
         let received = match self.read_files(name, dir)? {
             Outcome::Found(received) => received,
             Outcome::Missing if self.proven => return Err(self.not_in_archive(name)),
             Outcome::Missing => {
                 // Nothing yet says that we look at the right place.
-                let received = self.get_wal(name, dir)?;
+                let Some(received) = self.get_wal(name, dir)? else {
+                    return Err(self.not_in_archive(name));
+                };
                 log::debug!("Barman finds {name} where its configuration files do not say so");
                 self.way = Some(Way::GetWal);
                 received
             }
+            Outcome::Undecodable(place, error) => {
+                log::debug!("{name} through \"barman get-wal\": {error}");
+                match self.get_wal(name, dir) {
+                    Ok(Some(received)) => received,
+                    Ok(None) | Err(FetchError::Refused { .. } | FetchError::Barman { .. }) => {
+                        return Err(self.refused(name, &place, error));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
             Outcome::AskBarman(why) => {
                 log::debug!("{name} through \"barman get-wal\": {why}");
-                self.get_wal(name, dir)?
+                match self.get_wal(name, dir)? {
+                    Some(received) => received,
+                    None if self.barman_shows_wal(name)? => return Err(self.not_in_archive(name)),
+                    None => return Err(self.nothing_there(name)),
+                }
             }
         };
+        if let Some(header) = received.header {
+            self.segment_size = header.segment_size;
+        }
         if let (WalFileName::Segment(segment) | WalFileName::Partial(segment), Some(header)) =
             (name, received.header)
             && needs_history(segment, header)
@@ -215,7 +250,7 @@ impl Archive {
         Ok(received)
     }
 
-    fn read_files(&mut self, name: WalFileName, dir: &Path) -> Result<Outcome, FetchError> {
+    fn read_files(&mut self, name: WalFileName, dir: &Shelf) -> Result<Outcome, FetchError> {
         let mut outcome = Outcome::Missing;
         let system_id = self.options.system_id;
         let place_name = std::cell::RefCell::new(String::new());
@@ -228,6 +263,10 @@ impl Archive {
                 }
                 Err(ReceiveError::Unknown) => {
                     outcome = Outcome::AskBarman("only Barman can read it");
+                    Ok(())
+                }
+                Err(ReceiveError::Content(error)) if error.may_be_a_filter() => {
+                    outcome = Outcome::Undecodable(place.to_owned(), error);
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -244,6 +283,9 @@ impl Archive {
             Ok(SendEnd::NoLocation) => {
                 return Ok(Outcome::AskBarman("the archive's directories are not known"));
             }
+            Ok(SendEnd::Empty) => {
+                return Ok(Outcome::AskBarman("the archive's directory shows no WAL at all"));
+            }
             Ok(SendEnd::Missing | SendEnd::Complete) => {}
             Err(error) => return Err(self.fetch_error(name, &place_name.borrow(), error)),
         }
@@ -259,7 +301,7 @@ impl Archive {
     fn run_once(
         &mut self,
         names: &[WalSegmentName],
-        dir: &Path,
+        dir: &Shelf,
         keep: &mut dyn FnMut(WalSegmentName, Received) -> bool,
     ) -> Result<RunEnd, FetchError> {
         let files: Vec<WalFileName> = names.iter().map(|n| WalFileName::Segment(*n)).collect();
@@ -316,7 +358,10 @@ impl Archive {
                 self.run_by_barman(&names[kept..], dir, keep)
             }
             (_, Some((name, Some(_)))) => Ok(RunEnd::Refused(name)),
-            (SendEnd::Missing, None) => Ok(names.get(kept).map_or(RunEnd::Complete, |n| RunEnd::Missing(*n))),
+            // Of use for our own account only: whoever asks for it is told by `fetch`.
+            (SendEnd::Missing | SendEnd::Empty, None) => {
+                Ok(names.get(kept).map_or(RunEnd::Complete, |n| RunEnd::Missing(*n)))
+            }
             (SendEnd::Complete, None) => Ok(RunEnd::Complete),
         }
     }
@@ -324,7 +369,7 @@ impl Archive {
     fn run_by_barman(
         &mut self,
         names: &[WalSegmentName],
-        dir: &Path,
+        dir: &Shelf,
         keep: &mut dyn FnMut(WalSegmentName, Received) -> bool,
     ) -> Result<RunEnd, FetchError> {
         for name in names {
@@ -334,7 +379,9 @@ impl Archive {
                         break;
                     }
                 }
-                Err(FetchError::NotInArchive { .. }) => return Ok(RunEnd::Missing(*name)),
+                Err(FetchError::NotInArchive { .. } | FetchError::NothingThere { .. }) => {
+                    return Ok(RunEnd::Missing(*name));
+                }
                 Err(FetchError::Refused { .. }) => return Ok(RunEnd::Refused(*name)),
                 Err(error) => return Err(error),
             }
@@ -347,7 +394,7 @@ impl Archive {
         &mut self,
         segment: WalSegmentName,
         received: &Received,
-        dir: &Path,
+        dir: &Shelf,
     ) -> Result<(), FetchError> {
         let Some(header) = received.header else {
             return Ok(());
@@ -359,7 +406,7 @@ impl Archive {
             .local_wal
             .as_ref()
             .map(|wal| wal.join(name.to_string()));
-        let bytes = match local.and_then(|path| std::fs::read(path).ok()) {
+        let bytes = match local.and_then(|path| read_beginning(&path, MAX_TEXT).ok()) {
             Some(bytes) => bytes,
             None => match self.fetch_once(name, dir) {
                 Ok(history) => history.file.contents()?,
@@ -372,6 +419,7 @@ impl Archive {
             },
         };
         TimelineHistory::parse(timeline, &bytes)
+            .map_err(ContentError::from)
             .and_then(|history| check_branch(segment, header, &history))
             .map_err(|source| self.refused(segment.into(), "archive", source))
     }
@@ -406,6 +454,14 @@ impl Archive {
             host: self.host.name().to_owned(),
             place: place.to_owned(),
             source,
+        }
+    }
+
+    fn nothing_there(&self, name: WalFileName) -> FetchError {
+        FetchError::NothingThere {
+            name,
+            server: self.options.address.server.clone(),
+            host: self.host.name().to_owned(),
         }
     }
 

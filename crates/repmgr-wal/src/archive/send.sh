@@ -1,6 +1,7 @@
 # Sends files of the archive: COMPRESSORS PARTIAL WALS INCOMING STREAMING [PATH-IN-WALS NAME]...
-# First "next SIZE PLACE" for each, up to the first that is not there ("missing") or that we may not see
-# or read ("denied"), or all ("done"), and behind that word the compressor or "-". Then all contents, one
+# First "next SIZE PLACE" for each, up to the first that is not there ("missing", or "empty" where WALS
+# shows no WAL at all, as where it is not mounted) or that we may not see or read ("denied"), or all
+# ("done"), and behind that word the compressor or "-". Then all contents, one
 # behind the other, compressed as one.
 set -f
 compressors=$1 partial=$2 wals=$3 incoming=$4 streaming=$5
@@ -10,6 +11,18 @@ names=$*
 
 # There, but we may not look into it.
 closed() { [ -e "$1" ] && ! [ -x "$1" ]; }
+
+# A directory that is not mounted knows nothing. What arrives is no proof: it comes from the primary.
+shows_wal() {
+    set +f
+    for log in "$wals"/????????????????; do
+        for file in "$log"/????????????????????????*; do
+            [ -f "$file" ] && set -f && return 0
+        done
+    done
+    set -f
+    return 1
+}
 
 # Barman's own order; wals once more at the end, for the archiver may have moved the file meanwhile.
 find_file() {
@@ -54,6 +67,7 @@ for attempt in 1 2 3; do
     sizes=$(wc -c "$@") && break
     sizes=
 done
+[ "$end" = missing ] && ! shows_wal && end=empty
 for place in $places; do
     read -r size more
     echo next "$size" "$place"

@@ -32,6 +32,8 @@ pub(crate) enum End {
     Done,
     /// The next one asked for is not there.
     Missing,
+    /// The same, but there is no WAL at all.
+    Empty,
     /// We may not see or read it.
     Denied,
 }
@@ -66,6 +68,7 @@ impl<R: Read> Records<R> {
             "next" => return Ok(Record::Next { size, place: rest }),
             "done" => End::Done,
             "missing" => End::Missing,
+            "empty" => End::Empty,
             "denied" => End::Denied,
             _ => return Err(confused("an unknown kind of record")),
         };

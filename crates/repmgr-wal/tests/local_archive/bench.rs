@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use repmgr_barman::ServerAddress;
+use repmgr_codec::Codec;
 use repmgr_remote::{LocalHost, quote};
 use repmgr_types::{CancelToken, SystemId, WalSegmentName, WalSegmentSize};
 use repmgr_wal::{
@@ -46,6 +47,7 @@ impl Bench {
             fs::create_dir_all(bench.path(dir)).unwrap();
         }
         let mut control = ID.0.to_ne_bytes().to_vec();
+        control.extend(1300_u32.to_ne_bytes());
         control.resize(8192, 0);
         bench.put("data/global/pg_control", &control);
         let home = bench.path("home");
@@ -56,6 +58,8 @@ impl Bench {
         let identity = format!("{{\"systemid\": \"{ID}\", \"version\": \"15\"}}");
         bench.put("home/main/identity.json", identity.as_bytes());
         bench.barman("echo \"ERROR: WAL file '$5' not found in server '$4'\" >&2; exit 1");
+        // What proves that it is an archive.
+        bench.archive("000000010000000000000001", b"long ago");
         bench
     }
 
@@ -78,7 +82,12 @@ impl Bench {
     /// What `barman -c CONFIG get-wal SERVER NAME` does.
     pub(crate) fn barman(&self, script: &str) {
         let log = self.path("barman.log");
-        let text = format!("#!/bin/sh\necho \"$*\" >>'{}'\n{script}\n", log.display());
+        // With --peek it tells whether it has the file.
+        let peek = format!(
+            "if [ \"$4\" = --peek ]; then\n  [ -e '{}'/*/\"$7\" ] && echo \"$7\"\n  exit 0\nfi",
+            self.path("home/main/wals").display()
+        );
+        let text = format!("#!/bin/sh\necho \"$*\" >>'{}'\n{peek}\n{script}\n", log.display());
         self.put("barman", text.as_bytes());
         fs::set_permissions(self.path("barman"), fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -188,36 +197,26 @@ pub(crate) fn segment_with(
     bytes
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Compression {
-    None,
-    Gzip,
-    Bzip2,
-    Xz,
-    Zstd,
-    Lz4,
-}
-
-pub(crate) fn compressed(with: Compression, data: &[u8]) -> Vec<u8> {
+pub(crate) fn compressed(with: Codec, data: &[u8]) -> Vec<u8> {
     match with {
-        Compression::None => data.to_vec(),
-        Compression::Gzip => {
+        Codec::None => data.to_vec(),
+        Codec::Gzip => {
             let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             w.write_all(data).unwrap();
             w.finish().unwrap()
         }
-        Compression::Bzip2 => {
+        Codec::Bzip2 => {
             let mut w = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
             w.write_all(data).unwrap();
             w.finish().unwrap()
         }
-        Compression::Xz => {
+        Codec::Xz => {
             let mut w = liblzma::write::XzEncoder::new(Vec::new(), 1);
             w.write_all(data).unwrap();
             w.finish().unwrap()
         }
-        Compression::Zstd => zstd::encode_all(data, 1).unwrap(),
-        Compression::Lz4 => {
+        Codec::Zstd => zstd::encode_all(data, 1).unwrap(),
+        Codec::Lz4 => {
             let mut w = lz4_flex::frame::FrameEncoder::new(Vec::new());
             w.write_all(data).unwrap();
             w.finish().unwrap()

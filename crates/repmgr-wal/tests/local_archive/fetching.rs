@@ -1,9 +1,10 @@
 use std::fs;
 
+use repmgr_codec::Codec;
 use repmgr_types::{Timeline, WalSegmentSize};
 use repmgr_wal::FetchError;
 
-use crate::bench::{Bench, Compression, ID, compressed, segment, segment_with};
+use crate::bench::{Bench, ID, compressed, segment, segment_with};
 
 const NAME: &str = "000000010000000000000003";
 const HISTORY: &[u8] = b"1\t0/300100\tno recovery target specified\n";
@@ -11,12 +12,12 @@ const HISTORY: &[u8] = b"1\t0/300100\tno recovery target specified\n";
 #[test]
 fn a_segment_is_read_in_every_compression() {
     for with in [
-        Compression::None,
-        Compression::Gzip,
-        Compression::Bzip2,
-        Compression::Xz,
-        Compression::Zstd,
-        Compression::Lz4,
+        Codec::None,
+        Codec::Gzip,
+        Codec::Bzip2,
+        Codec::Xz,
+        Codec::Zstd,
+        Codec::Lz4,
     ] {
         let bench = Bench::new();
         bench.archive(NAME, &compressed(with, &segment(NAME)));
@@ -29,7 +30,7 @@ fn a_segment_is_read_in_every_compression() {
 fn history_and_backup_files_are_read_plain_and_compressed() {
     let backup = "000000010000000000000003.00000028.backup";
     let label = format!("START WAL LOCATION: 0/300028 (file {NAME})\nSTOP WAL LOCATION: x\n");
-    for with in [Compression::None, Compression::Gzip] {
+    for with in [Codec::None, Codec::Gzip] {
         let bench = Bench::new();
         bench.archive("00000002.history", &compressed(with, HISTORY));
         bench.archive(backup, &compressed(with, label.as_bytes()));
@@ -65,7 +66,7 @@ fn a_partial_segment_stands_for_the_whole_one_only_if_wanted() {
         let mut bench = Bench::new();
         bench.put(
             &format!("home/main/{place}/{NAME}.partial"),
-            &compressed(Compression::Gzip, &segment(NAME)),
+            &compressed(Codec::Gzip, &segment(NAME)),
         );
         assert!(
             matches!(bench.fetch(NAME), Err(FetchError::NotInArchive { .. })),
@@ -232,4 +233,26 @@ fn barman_is_called_by_several_words_and_by_one_with_blanks() {
         assert!(bench.fetch(NAME).unwrap() == segment(NAME), "{}", bench.command);
     }
     assert_eq!(bench.barman_calls(), 2);
+}
+
+#[test]
+fn barman_is_asked_for_what_cannot_be_decoded_before_it_is_refused() {
+    let gzip_around_encryption = compressed(Codec::Gzip, &b"packets of gpg, and no page of WAL".repeat(9));
+    let broken_zstd = b"\x28\xb5\x2f\xfd with a dictionary";
+    let armoured = b"MQkwLzMwMDEwMAlubyByZWNvdmVyeSB0YXJnZXQgc3BlY2lmaWVkCg==\n";
+    for (name, stored, plain) in [
+        (NAME, &gzip_around_encryption[..], segment(NAME)),
+        (NAME, &broken_zstd[..], segment(NAME)),
+        ("00000002.history", &armoured[..], HISTORY.to_vec()),
+    ] {
+        let bench = Bench::new();
+        bench.archive(name, stored);
+        assert!(
+            matches!(bench.fetch(name), Err(FetchError::Refused { .. })),
+            "{name}"
+        );
+        bench.put("plain", &plain);
+        bench.barman(&format!("cat '{}'", bench.path("plain").display()));
+        assert!(bench.fetch(name).unwrap() == plain, "{name}");
+    }
 }

@@ -1,9 +1,12 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use repmgr_types::{CancelToken, Timeline, WalSegmentName};
 use repmgr_wal::{Archive, FetchError, PrefetchEnd, PrefetchOptions, Spool, prefetch};
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::bench::{Bench, ID, segment, segment_with, size};
 
@@ -278,6 +281,54 @@ fn it_ends_when_the_data_directory_or_the_server_or_the_spool_is_gone() {
     }
 }
 
+#[test]
+fn what_pg_rewind_may_have_seen_stays_when_the_server_is_gone() {
+    let bench = Bench::new();
+    archive_of(&bench, 1, 3..9);
+    let pid = format!("{}\n/data\n", std::process::id());
+    bench.put("data/postmaster.pid", pid.as_bytes());
+    let spool = bench.spool();
+    let mut ahead = Ahead::start(&bench, options(&name(1, 3)));
+    eventually("at work", || ready(&spool).len() == 4);
+    fs::remove_file(bench.path("data/postmaster.pid")).unwrap();
+    assert_eq!(ahead.end(), PrefetchEnd::Deserted);
+    assert_eq!(ready(&spool), names(1, 4..8));
+    // The next server uses it, or it goes when that can use none of it.
+    bench.call(&name(1, 4), Some(&spool)).unwrap();
+    assert_eq!(ready(&spool), names(1, 5..8));
+    bench.call(&name(2, 5), Some(&spool)).unwrap_err();
+    assert!(ready(&spool).is_empty());
+}
+
+#[test]
+fn spools_of_other_servers_are_swept_and_nothing_else() {
+    let bench = Bench::new();
+    archive_of(&bench, 1, 3..4);
+    let base = bench.path("data/pg_wal/repmgr_spool");
+    let make = |spool: &str| {
+        let dir = base.join(spool);
+        fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        for file in ["lock", "system_id", "caller", &name(1, 7)] {
+            fs::write(dir.join(file), "x").unwrap();
+        }
+        dir
+    };
+    let swept = [
+        make(&format!("{ID}-0123456789abcdef")),
+        make("any-00000000000000ff"),
+    ];
+    let served = make("any-00000000000000fe");
+    let kept = [make("notes"), make("any-short"), make("x-0123456789abcdef")];
+    let lock = fs::File::open(served.join("lock")).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    bench.call(&name(1, 3), Some(&bench.spool())).unwrap();
+    assert!(swept.iter().all(|dir| !dir.exists()));
+    for dir in kept.iter().chain([&served]) {
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 4, "{dir:?}");
+    }
+}
+
 /// What Barman still sends by then is wanted by nobody; the host may have a token of its own.
 #[test]
 fn a_transfer_ends_when_the_server_is_gone_or_the_caller_cancels() {
@@ -385,4 +436,24 @@ fn without_a_control_file_only_the_cluster_seen_first_counts() {
             "{n}"
         );
     }
+}
+
+#[test]
+fn an_archive_that_is_not_mounted_any_more_ends_nothing() {
+    let bench = Bench::new();
+    archive_of(&bench, 1, 3..5);
+    let spool = bench.spool();
+    let _ahead = Ahead::start(&bench, options(&name(1, 3)));
+    eventually("at work", || ready(&spool) == names(1, 4..5));
+    bench.call(&name(1, 4), Some(&spool)).unwrap();
+    let missing = || bench.call(&name(1, 5), Some(&spool)).unwrap_err();
+    assert!(matches!(missing(), FetchError::NotInArchive { .. }));
+    fs::rename(bench.path("home/main/wals"), bench.path("away")).unwrap();
+    fs::create_dir(bench.path("home/main/wals")).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(missing(), FetchError::NothingThere { .. }));
+    }
+    fs::remove_dir(bench.path("home/main/wals")).unwrap();
+    fs::rename(bench.path("away"), bench.path("home/main/wals")).unwrap();
+    assert!(matches!(missing(), FetchError::NotInArchive { .. }));
 }

@@ -1,9 +1,10 @@
 use std::fs;
 
+use repmgr_codec::Codec;
 use repmgr_types::SystemId;
 use repmgr_wal::{ContentError, FetchError};
 
-use crate::bench::{Bench, Compression, ID, compressed, segment, segment_with, size};
+use crate::bench::{Bench, ID, compressed, segment, segment_with, size};
 
 const NAME: &str = "000000010000000000000003";
 const NEXT: &str = "000000010000000000000004";
@@ -69,12 +70,7 @@ fn another_segment_under_the_name_is_refused() {
 
 #[test]
 fn a_damaged_compressed_file_is_refused() {
-    for with in [
-        Compression::Gzip,
-        Compression::Bzip2,
-        Compression::Xz,
-        Compression::Zstd,
-    ] {
+    for with in [Codec::Gzip, Codec::Bzip2, Codec::Xz, Codec::Zstd] {
         let bench = Bench::new();
         let stored = compressed(with, &segment(NAME));
         let mut cut = stored.clone();
@@ -109,7 +105,8 @@ fn what_barman_sends_is_checked_as_well() {
     let bench = Bench::new();
     bench.put("barman.conf", b"");
     bench.barman("echo \"Skipping inactive server 'main'\"");
-    assert_eq!(refused(&bench, NAME).0, "barman get-wal");
+    let words = bench.fetch(NAME);
+    assert!(matches!(words, Err(FetchError::NotBarman { .. })), "{words:?}");
     let short = bench.path("short");
     fs::write(&short, &segment(NAME)[..4000]).unwrap();
     bench.barman(&format!("cat '{}'", short.display()));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use repmgr_barman::BarmanCommand;
+use repmgr_remote::SshClient;
 use repmgr_types::{SystemId, WalSegmentName, WalSegmentSize};
 use repmgr_wal::{Transport, WalFileName};
 
@@ -96,6 +97,9 @@ pub(crate) struct Arguments {
         allow_hyphen_values = true
     )]
     pub(crate) ssh_options: String,
+    /// What connects
+    #[arg(long, value_enum, value_name = "CLIENT", default_value_t)]
+    pub(crate) ssh_client: Client,
     /// Barman is on this host: no SSH, BARMAN_HOST is only a name
     #[arg(long)]
     pub(crate) local: bool,
@@ -147,6 +151,28 @@ impl Arguments {
             self.barman_command.to_string().into(),
             self.ssh_options.as_str().into(),
         ]
+    }
+}
+
+/// What connects by SSH.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Client {
+    /// libssh2, and ssh for what libssh2 cannot do
+    #[default]
+    Auto,
+    /// libssh2 only
+    Libssh2,
+    /// The program ssh only
+    Ssh,
+}
+
+impl From<Client> for SshClient {
+    fn from(client: Client) -> Self {
+        match client {
+            Client::Auto => Self::Auto,
+            Client::Libssh2 => Self::Libssh2,
+            Client::Ssh => Self::OpenSsh,
+        }
     }
 }
 
@@ -233,6 +259,7 @@ mod tests {
             Transport::Bzip2
         );
         assert_eq!(long.barman_command, BarmanCommand::default());
+        assert_eq!(parse("x --ssh-client ssh h m a b").ssh_client, Client::Ssh);
         assert!(parse("x -t host main").test && parse("x --test host main a b").test);
         for wrong in [
             "x host main",

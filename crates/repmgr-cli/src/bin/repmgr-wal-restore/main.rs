@@ -7,8 +7,8 @@
 
 mod arguments;
 mod background;
-mod plain_ssh;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use std::time::Duration;
 use clap::Parser;
 use repmgr_barman::ServerAddress;
 use repmgr_remote::{Host, LocalHost, SshHost, SshOptions};
-use repmgr_types::{CancelToken, SystemId};
+use repmgr_types::text::escape;
+use repmgr_types::{CancelToken, Remedy, SystemId};
 use repmgr_wal::{
     Archive, ArchiveOptions, Cluster, FetchError, Spool, WalFileName, is_recovery_file, restore,
 };
 
 use self::arguments::Arguments;
-use self::plain_ssh::PlainSsh;
 
 /// The limit for each step of connecting, where the SSH configuration sets none: a standby that waits
 /// for us does not try to stream.
@@ -59,9 +59,7 @@ impl From<Exit> for ExitCode {
 }
 
 fn main() -> ExitCode {
-    if std::env::var_os("RUST_LOG").is_some() {
-        env_logger::init();
-    }
+    tell_warnings();
     let arguments = Arguments::parse();
     if let Some(behind) = arguments.behind {
         return background::run(&arguments, behind);
@@ -80,17 +78,40 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the libraries warn of explains what fails, so it goes to PostgreSQL's log too, and by what the host is
+/// reached if not as usual. RUST_LOG tells more.
+fn tell_warnings() {
+    use std::io::Write as _;
+    if std::env::var_os("RUST_LOG").is_some() {
+        return env_logger::init();
+    }
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        .filter_module("repmgr_remote", log::LevelFilter::Info)
+        .format(|out, record| {
+            let level = match record.level() {
+                log::Level::Warn => "WARNING",
+                other => other.as_str(),
+            };
+            writeln!(out, "{level}: {}", record.args())
+        })
+        .init();
+}
+
 fn deliver(arguments: &Arguments) -> Result<(), Exit> {
     // clap has seen to it that both are there, unless for --test.
     let (Some(text), Some(destination)) = (&arguments.name, &arguments.destination) else {
         return Err(Exit::NoAnswer);
     };
     let name = arguments::wal_name(text).map_err(|error| {
-        eprintln!("ERROR: {error}");
+        say(&format!("ERROR: {error}"));
         Exit::Destination
     })?;
     if destination.is_dir() {
-        eprintln!("ERROR: WAL_DEST \"{}\" is a directory", destination.display());
+        say(&format!(
+            "ERROR: WAL_DEST \"{}\" is a directory",
+            destination.display()
+        ));
         return Err(Exit::Destination);
     }
     let cluster = Cluster::of_destination(destination);
@@ -99,7 +120,7 @@ fn deliver(arguments: &Arguments) -> Result<(), Exit> {
             return Ok(());
         };
         if matches!(error, FetchError::NotInArchive { .. }) {
-            eprintln!("NOTICE: {error}");
+            say(&format!("NOTICE: {error}"));
             return Err(Exit::NotInArchive);
         }
         report(&error);
@@ -121,14 +142,17 @@ fn attempt(
     cluster: &Cluster,
 ) -> Result<(), FetchError> {
     let system_id = cluster.system_id();
-    let wants_spool = is_recovery_file(destination) && arguments.ahead().is_some();
-    let spool = wants_spool.then(|| spool(arguments, cluster, system_id));
+    // Also where nothing runs ahead: it remembers a host that gave no answer.
+    let spool = is_recovery_file(destination).then(|| spool(arguments, cluster, system_id));
     let open = || archive(arguments, system_id, cluster, &CancelToken::new());
     let restored = restore(name, destination, spool.as_ref(), arguments.partial, open)?;
     if let Some(start) = restored.prefetch
+        && arguments.ahead().is_some()
         && let Err(error) = background::start(start)
     {
-        eprintln!("WARNING: could not start to run ahead of replay: {error}");
+        say(&format!(
+            "WARNING: could not start to run ahead of replay: {error}"
+        ));
     }
     Ok(())
 }
@@ -139,7 +163,7 @@ fn test(arguments: &Arguments) -> Result<(), Exit> {
         archive(arguments, None, &cluster, &CancelToken::new()).and_then(|mut archive| archive.test());
     match tested {
         Ok(said) => {
-            println!("{said}");
+            println!("{}", shown(&said));
             Ok(())
         }
         Err(error) => {
@@ -177,11 +201,12 @@ fn archive(
             port: arguments.port(),
             connect_timeout: CONNECT_TIMEOUT,
             cancel: cancel.clone(),
+            client: arguments.ssh_client.into(),
             ..SshOptions::default()
         };
-        let ssh = Arc::new(SshHost::new(&arguments.host, options)?);
-        plain_host = Some(Arc::new(PlainSsh::new(Arc::clone(&ssh), arguments, cancel)));
-        ssh
+        let ssh = SshHost::new(&arguments.host, options)?;
+        plain_host = Some(Arc::new(ssh.plain()));
+        Arc::new(ssh)
     };
     let options = ArchiveOptions {
         address: ServerAddress {
@@ -198,6 +223,15 @@ fn archive(
     Archive::new(host, options)
 }
 
+/// What comes from afar must not drive the terminal, or the one on which PostgreSQL's log is read.
+fn shown(text: &str) -> Cow<'_, str> {
+    escape(text, |c| c == '\n' || c == '\t')
+}
+
+fn say(line: &str) {
+    eprintln!("{}", shown(line));
+}
+
 fn report(error: &FetchError) {
     let mut line = format!("ERROR: {error}");
     let mut source = std::error::Error::source(error);
@@ -209,8 +243,20 @@ fn report(error: &FetchError) {
         }
         source = cause.source();
     }
-    eprintln!("{line}");
+    say(&line);
     if let Some(hint) = error.hint() {
-        eprintln!("HINT: {hint}");
+        let hint = hint.render(|remedy, _| option(remedy).to_owned());
+        say(&format!("HINT: {hint}"));
+    }
+}
+
+/// How this program calls what would help.
+fn option(remedy: Remedy) -> &'static str {
+    match remedy {
+        Remedy::BarmanUser => "--user",
+        Remedy::BarmanCommand => "--barman-command",
+        Remedy::BarmanConfig => "--config",
+        Remedy::SshOptions => "--ssh-options",
+        other => other.name(),
     }
 }

@@ -197,7 +197,8 @@ fn proxies_get_their_tokens() {
         ),
         "{error}"
     );
-    assert!(config("proxycommand nc\nproxyusefdpass yes", &[]).is_err());
+    let passes = config("proxycommand nc\nproxyusefdpass yes", &[]).unwrap();
+    assert_eq!(passes.demand, Some("ProxyUseFdpass"));
 }
 
 #[test]
@@ -256,9 +257,25 @@ fn known_host_key_types_come_first() {
         "ecdsa-sha2-nistp256,ssh-ed25519,rsa-sha2-512,rsa-sha2-256"
     );
     assert_eq!(
-        order(Some("rsa-sha2-256,x,ssh-ed25519"), &["ssh-ed25519"]),
+        order(Some("rsa-sha2-256,x,ssh-ed25519"), &[]),
         "rsa-sha2-256,ssh-ed25519"
     );
+}
+
+#[test]
+fn a_list_made_of_the_default_is_no_order_of_the_users() {
+    let default = Settings::parse("hostkeyalgorithms a,b,c,d");
+    for (set, first) in [
+        ("a,b,c,d", true),
+        ("a,b,c,d,e", true),
+        ("a,c,d", true),
+        ("a,b", false),
+        ("d,c,b,a", false),
+        ("e,a,b,c,d", false),
+    ] {
+        let settings = Settings::parse(&format!("hostkeyalgorithms {set}"));
+        assert_eq!(known_types_first(&settings, &default), first, "{set}");
+    }
 }
 
 #[test]
@@ -268,5 +285,33 @@ fn a_port_in_the_destination_is_seen() {
     }
     for without in ["h", "u@h", "ssh://h", "ssh://u@[::1]", "ssh://u:x@h"] {
         assert!(!names_port(without), "{without}");
+    }
+}
+
+#[test]
+fn the_list_of_revoked_keys_is_found_or_nothing_goes_on() {
+    let list = |line: &str| config(line, &[]).map(|c| c.revoked_host_keys);
+    for none in ["", "revokedhostkeys none"] {
+        assert_eq!(list(none).unwrap(), None, "{none}");
+    }
+    for (text, file) in [
+        ("~/a b", "/home/bob/a b"),
+        ("%d/%u/%%", "/home/bob/bob/%"),
+        ("/r", "/r"),
+    ] {
+        let found = list(&format!("revokedhostkeys {text}")).unwrap();
+        assert_eq!(found.unwrap(), Path::new(file));
+    }
+    for bad in ["~somebody/r", "%Z/r", "${NO_SUCH_VARIABLE}/r"] {
+        assert!(
+            matches!(
+                list(&format!("revokedhostkeys {bad}")),
+                Err(Kind::BadSetting {
+                    what: "RevokedHostKeys",
+                    ..
+                })
+            ),
+            "{bad}"
+        );
     }
 }
