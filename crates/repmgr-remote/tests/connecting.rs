@@ -647,6 +647,65 @@ fn keys_of_the_agent_are_used_as_the_configuration_allows() {
 }
 
 /// An agent that has a thread for each connection.
+/// What the agent holds and what lies on the disk; `ssh` itself says that each gets in.
+#[test]
+fn certificates_log_in_wherever_they_and_their_keys_are() {
+    let server = Server::start();
+    let path = |name: &str| server.path(name).display().to_string();
+    keygen(&["-t", "ed25519", "-N", "", "-f", &path("ca")]);
+    let ca = server.public_key("ca");
+    fs::write(path("authorized_keys"), format!("cert-authority {ca}\n")).unwrap();
+    let sign = |validity: &str| {
+        let user = common::user();
+        let (ca, public) = (path("ca"), path("id.pub"));
+        keygen(&["-s", &ca, "-I", "id", "-n", &user, "-V", validity, &public]);
+    };
+    let add = |socket: &str| Agent::add(Path::new(socket), &server.path("id"));
+    let agents: Vec<(&str, String, Agent)> = ["plain", "old", "both"]
+        .map(|name| {
+            let socket = path(name);
+            let agent = Agent::start(Path::new(&socket));
+            (name, socket, agent)
+        })
+        .into();
+    let [plain, old, both] = &agents[..] else {
+        unreachable!()
+    };
+    add(&plain.1);
+    sign("20200101:20200102");
+    add(&old.1);
+    sign("always:forever");
+    add(&both.1);
+    fs::copy(path("id-cert.pub"), path("elsewhere.pub")).unwrap();
+    let try_with = |what: &str, socket: &str, more: &str, client: SshClient| {
+        let words = format!("-o IdentityAgent={socket} {more}");
+        let list: Vec<&str> = words.split_whitespace().collect();
+        assert!(ssh_works(&server, &list), "{what} {more}: ssh itself");
+        let mut options = server.options();
+        options.client = client;
+        options.ssh_options = format!("{} {words}", options.ssh_options);
+        let host = SshHost::new("srv", options).unwrap();
+        works(host.connect().unwrap_or_else(|e| panic!("{what} {more}: {e}")));
+    };
+    // Key and certificate on the disk, whatever the agent holds of them.
+    for (what, socket, _) in &agents {
+        try_with(what, socket, "-o IdentitiesOnly=no", SshClient::Libssh2);
+        try_with(what, socket, "-o IdentitiesOnly=yes", SshClient::Libssh2);
+    }
+    // The private key is only in the agent.
+    fs::remove_file(path("id")).unwrap();
+    try_with(
+        "only the agent",
+        &both.1,
+        "-o IdentitiesOnly=yes",
+        SshClient::Libssh2,
+    );
+    // A certificate of the disk with a key of the agent: what `ssh` is for.
+    fs::remove_file(path("id-cert.pub")).unwrap();
+    let elsewhere = format!("-o CertificateFile={}", path("elsewhere.pub"));
+    try_with("certificate elsewhere", &plain.1, &elsewhere, SshClient::Auto);
+}
+
 fn fake_agent(socket: &Path, serve: impl Fn(UnixStream) + Send + Sync + 'static) {
     let listener = UnixListener::bind(socket).unwrap();
     let serve = Arc::new(serve);

@@ -232,14 +232,10 @@ impl Login<'_> {
             .iter()
             .filter_map(|p| key_file(p))
             .collect();
-        let certificates = self
-            .config
-            .certificate_files
-            .iter()
-            .filter_map(|p| public_blob_of(p))
-            .collect();
+        // Refused once, a key or certificate need not be offered again from its file.
+        let mut refused = Vec::new();
         if let Some(agent) = self.config.agent.clone() {
-            match self.with_agent(&agent, &mut files, certificates) {
+            match self.with_agent(&agent, &files, &mut refused) {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(stop @ Stop::Ssh(_)) if !stop.is_lost() => {
@@ -253,6 +249,10 @@ impl Login<'_> {
         for file in files {
             let Some(lock) = file.private else { continue };
             for public in self.certificates_for(&file) {
+                let offer = public.as_deref().map_or(file.public.clone(), public_blob_of);
+                if offer.is_some_and(|blob| refused.contains(&blob)) {
+                    continue;
+                }
                 if self.with_file(&file.path, public.as_deref(), lock)? {
                     return Ok(true);
                 }
@@ -264,8 +264,8 @@ impl Login<'_> {
     fn with_agent(
         &mut self,
         socket: &Path,
-        files: &mut Vec<KeyFile>,
-        certificates: Vec<Vec<u8>>,
+        files: &[KeyFile],
+        refused: &mut Vec<Vec<u8>>,
     ) -> Result<bool, Stop> {
         let probed = agent::probe(socket, agent::LIMIT, self.link.cancel()).map_err(Stop::Cancelled)?;
         if let Err(why) = probed {
@@ -281,6 +281,7 @@ impl Login<'_> {
         agent.connect().map_err(Stop::Ssh)?;
         agent.list_identities().map_err(Stop::Ssh)?;
         let mut identities = agent.identities().map_err(Stop::Ssh)?;
+        let certificates = self.certificates();
         let rank = |blob: &[u8]| {
             let of_file = files.iter().position(|f| f.public.as_deref() == Some(blob));
             of_file.or_else(|| certificates.iter().any(|c| c == blob).then_some(0))
@@ -300,15 +301,28 @@ impl Login<'_> {
                 }
                 Attempt::Refused | Attempt::Unusable(_) => {}
             }
-            // Refused once, it need not be offered again from its file.
-            files.retain(|f| f.public.as_deref() != Some(identity.blob()));
+            refused.push(identity.blob().to_vec());
         }
         Ok(false)
     }
 
+    /// The certificates that the configuration names, or that lie beside the keys it names.
+    fn certificates(&self) -> Vec<Vec<u8>> {
+        let beside = self
+            .config
+            .identity_files
+            .iter()
+            .map(|key| certificate_beside(key));
+        let named = self.config.certificate_files.iter().cloned();
+        named
+            .chain(beside)
+            .filter_map(|file| public_blob_of(&file))
+            .collect()
+    }
+
     /// Public key files to offer with a private key: its certificates, then none (the plain key).
     fn certificates_for(&self, key: &KeyFile) -> Vec<Option<PathBuf>> {
-        let beside = with_suffix(&key.path, "-cert.pub");
+        let beside = certificate_beside(&key.path);
         let configured = self.config.certificate_files.iter();
         let mut list: Vec<_> = configured
             .chain([&beside])
@@ -473,6 +487,10 @@ impl KeyboardInteractivePrompt for Questions<'_> {
             })
             .collect()
     }
+}
+
+fn certificate_beside(key: &Path) -> PathBuf {
+    with_suffix(key, "-cert.pub")
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
