@@ -7,7 +7,10 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use openssl::hash::{MessageDigest, hash};
 use repmgr_types::CancelToken;
+use rustix::process::getuid;
+use rustix::system::uname;
 use ssh2::{MethodType, Session};
 
 use super::SshOptions;
@@ -67,6 +70,8 @@ pub(super) struct ClientConfig {
     pub(super) login_methods: Vec<&'static str>,
     /// Lists the user set, by their names in `ssh -G`.
     algorithms: HashMap<&'static str, String>,
+    /// What `ssh` would offer, by its name in OpenSSH's message when nothing of it is common.
+    offers: HashMap<&'static str, String>,
     /// Whether types that are known go before the order of the list of host key algorithms.
     known_types_first: bool,
     pub(super) keygen_program: String,
@@ -145,16 +150,22 @@ impl Tokens {
         Ok(out)
     }
 
-    /// A path with `~`, `${NAME}` and `%` expanded; `None` (and a message in the log) for what
-    /// cannot be, `~somebody` for one.
+    /// A path with `~`, `~account`, `${NAME}` and `%` expanded; `None` (and a message in the log) for
+    /// what cannot be.
     fn path(&self, text: &str) -> Option<PathBuf> {
         let expanded = self
             .percent(text)
             .ok()
             .and_then(|t| expand_environment(&t))
             .and_then(|t| match t.strip_prefix('~') {
-                Some("") => Some(self.home.clone()),
-                Some(rest) => rest.strip_prefix('/').map(|rest| format!("{}/{rest}", self.home)),
+                Some(rest) => {
+                    let (account, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                    let home = match account {
+                        "" => Some(self.home.clone()),
+                        account => home_of(account),
+                    };
+                    home.map(|home| home + below)
+                }
                 None => Some(t),
             });
         if expanded.is_none() {
@@ -174,6 +185,14 @@ impl Tokens {
                 .collect(),
         }
     }
+}
+
+/// The home of an account of this machine.
+fn home_of(account: &str) -> Option<String> {
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut lines = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = lines.find(|fields| fields.first() == Some(&account))?;
+    found.get(5).map(|home| (*home).to_owned())
 }
 
 fn expand_environment(text: &str) -> Option<String> {
@@ -345,11 +364,12 @@ fn interpret(
             ('p', port.to_string()),
             ('r', user.clone()),
             ('u', local_user.to_owned()),
+            ('i', getuid().to_string()),
         ],
     };
-    let alias = settings
-        .get("hostkeyalias")
-        .map(|a| tokens.percent(a).unwrap_or_else(|_| a.to_owned()));
+    tokens.tokens.extend(machine_tokens(settings, &host, port, &user));
+    // No token counts here.
+    let alias = settings.get("hostkeyalias").map(str::to_owned);
     tokens
         .tokens
         .push(('k', alias.clone().unwrap_or_else(|| original.to_owned())));
@@ -405,6 +425,7 @@ fn interpret(
                 (defaults.get(key) != Some(set)).then(|| (key, set.to_owned()))
             })
             .collect(),
+        offers: offers(settings),
         known_types_first: known_types_first(settings, defaults),
         keygen_program: keygen_beside(&options.ssh_program),
         connection_attempts: settings
@@ -415,6 +436,34 @@ fn interpret(
         has_remote_command: settings.get("remotecommand").is_some(),
         demand: demand(settings, defaults),
     })
+}
+
+/// The lists of `ssh -G` by what "no matching ... found" calls them.
+fn offers(settings: &Settings) -> HashMap<&'static str, String> {
+    let names = [
+        ("key exchange method", "kexalgorithms"),
+        ("host key type", "hostkeyalgorithms"),
+        ("cipher", "ciphers"),
+        ("MAC", "macs"),
+    ];
+    let list = |(name, key)| Some((name, settings.get(key)?.to_owned()));
+    names.into_iter().filter_map(list).collect()
+}
+
+/// What tells this machine, and the way from it, from others: `%l`, `%L` and `%C`.
+fn machine_tokens(settings: &Settings, host: &str, port: u16, user: &str) -> Vec<(char, String)> {
+    let system = uname();
+    let local = system.nodename().to_string_lossy();
+    let short = local.split('.').next().unwrap_or_default();
+    let mut tokens = vec![('l', local.to_string()), ('L', short.to_owned())];
+    // With a jump host it is another in OpenSSH 9.6 and later than before.
+    if settings.get("proxyjump").is_none() {
+        let way = format!("{local}{host}{port}{user}");
+        let digest = hash(MessageDigest::sha1(), way.as_bytes());
+        let hex = |digest: &[u8]| digest.iter().map(|b| format!("{b:02x}")).collect();
+        tokens.extend(digest.ok().map(|digest| ('C', hex(&digest))));
+    }
+    tokens
 }
 
 /// `ssh` orders host key types by what is known, unless the user set a list. One that was made of the default by
@@ -530,9 +579,12 @@ fn route(
             bind: settings.get("bindaddress").map(str::to_owned),
         });
     };
+    let jumps = tokens
+        .percent(jumps)
+        .map_err(|_| bad("ProxyJump", jumps, "it holds an unknown % token"))?;
     let (before, last) = match jumps.rsplit_once(',') {
         Some((before, last)) => (Some(before), last),
-        None => (None, jumps),
+        None => (None, jumps.as_str()),
     };
     let last = if last.starts_with("ssh://") {
         last.to_owned()
@@ -559,6 +611,15 @@ fn route(
 }
 
 impl ClientConfig {
+    /// OpenSSH's message with our list beside the server's, where the two hold nothing in common.
+    pub(super) fn with_our_offer(&self, message: String) -> String {
+        let named = |name: &str| message.contains(&format!("no matching {name} found"));
+        match self.offers.iter().find(|(name, _)| named(name)) {
+            Some((_, list)) => format!("{message}; our offer: {}", shorten(list, 600)),
+            None => message,
+        }
+    }
+
     /// Sets what must be set before the handshake: lists of the user's, and host key types we know.
     pub(super) fn prefer_algorithms(&self, session: &Session, known: &[KnownKey]) -> Result<(), Kind> {
         let lists = [

@@ -8,7 +8,7 @@ use repmgr_types::{CancelToken, Cancelled};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
-use ssh2::{BlockDirections, ErrorCode, Session};
+use ssh2::{BlockDirections, ErrorCode, MethodType, Session};
 
 use super::socket::Proxy;
 use crate::error::ConnectErrorKind as Kind;
@@ -132,6 +132,22 @@ impl Link {
 
     pub(super) fn cancel(&self) -> &CancelToken {
         &self.cancel
+    }
+
+    /// What both sides agreed on in the key exchange, and the server's name for itself.
+    pub(super) fn negotiated(&self) -> String {
+        let agreed = [
+            ("key exchange", MethodType::Kex),
+            ("host key", MethodType::HostKey),
+            ("cipher to the server", MethodType::CryptCs),
+            ("and back", MethodType::CryptSc),
+            ("MAC to the server", MethodType::MacCs),
+            ("and back", MethodType::MacSc),
+        ];
+        let agreed =
+            agreed.map(|(what, kind)| format!("{what} {}", self.session.methods(kind).unwrap_or("none")));
+        let server = self.session.banner().unwrap_or("a server without name");
+        format!("{} ({})", agreed.join(", "), printable(server.as_bytes()))
     }
 
     /// Waits for what libssh2 waits for; whether something can be read.

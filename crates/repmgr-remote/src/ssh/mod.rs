@@ -333,7 +333,8 @@ impl Way {
             }
             Err(Kind::Cancelled(cancelled)) => Err(cancelled.into()),
             Err(Kind::Ssh { message, .. }) if matches!(why, Kind::Handshake { .. }) => {
-                Err(Kind::Handshake { reason: message })
+                let reason = config.with_our_offer(message);
+                Err(Kind::Handshake { reason })
             }
             Err(failed) if matches!(why, Kind::Unsupported { .. }) => Err(failed),
             // What was found out here says more.
@@ -365,6 +366,7 @@ impl Way {
         config.prefer_algorithms(&link.session, &known)?;
         link.drive("exchanging keys", |session| session.clone().handshake())
             .map_err(|stop| link.handshake_error(stop))?;
+        log::debug!("\"{}\": {}", self.destination, link.negotiated());
         {
             // One worker at a time, so that a new key is asked for and written down once.
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -149,10 +149,10 @@ fn everything_set_is_honoured() {
 
 #[test]
 fn a_host_key_alias_is_the_only_name() {
-    let c = config("port 2222\nhostkeyalias %n.keys", &[]).unwrap();
+    let c = config("port 2222\nhostkeyalias %h.keys", &[]).unwrap();
     assert_eq!(
         (c.known_hosts_name.as_str(), c.known_hosts_fallback),
-        ("alias.keys", None)
+        ("%h.keys", None)
     );
 }
 
@@ -203,14 +203,50 @@ fn proxies_get_their_tokens() {
 
 #[test]
 fn the_last_jump_carries_us_and_the_others_lead_to_it() {
-    let c = config("proxyjump a@one:3,two", &["-F", "/my config", "-o", "User=x"]).unwrap();
+    let c = config("proxyjump a@one:3,%r.%n%%", &["-F", "/my config", "-o", "User=x"]).unwrap();
     let Route::Jump { words } = c.route else {
         panic!("{:?}", c.route)
     };
     assert_eq!(
         words.join("|"),
-        "ssh|-T|-F|/my config|-o|BatchMode=yes|-J|a@one:3|-W|[Barman.example]:22|--|ssh://two"
+        "ssh|-T|-F|/my config|-o|BatchMode=yes|-J|a@one:3|-W|[Barman.example]:22|--|ssh://barman.alias%"
     );
+    let error = config("proxyjump %z", &[]).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Kind::BadSetting {
+                what: "ProxyJump",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn names_of_this_machine_and_accounts_are_expanded_as_ssh_does() {
+    // ControlPath is what `ssh -G` expands itself.
+    let said = Command::new("ssh")
+        .args(["-G", "-F", "none", "-p", "2200", "-o", "ControlPath=/%l/%L/%C/%i"])
+        .arg("barman@barman.example")
+        .output()
+        .unwrap();
+    let said = Settings::parse(&String::from_utf8(said.stdout).unwrap());
+    let c = config(
+        "hostname barman.example\nport 2200\nidentityfile /%l/%L/%C/%i\nidentityfile ~root/k\n\
+         identityfile ~root",
+        &[],
+    )
+    .unwrap();
+    let root = home_of("root").unwrap();
+    assert_eq!(
+        paths(&c.identity_files),
+        [said.get("controlpath").unwrap(), &format!("{root}/k"), &root]
+    );
+    // Which jump counts into %C depends on the version.
+    let c = config("proxyjump j\nidentityfile /%C", &[]).unwrap();
+    assert!(c.identity_files.is_empty());
 }
 
 #[test]
@@ -226,7 +262,7 @@ fn a_path_with_a_blank_is_told_from_two_paths_when_it_exists() {
 fn environment_variables_are_expanded_and_unknown_ones_leave_the_file_out() {
     let home = std::env::var("HOME").unwrap();
     let c = config(
-        "identityfile ${HOME}/k\nidentityfile ${NO_SUCH_VARIABLE_}/k\nidentityfile ~eve/k",
+        "identityfile ${HOME}/k\nidentityfile ${NO_SUCH_VARIABLE_}/k\nidentityfile ~no-such-account-/k",
         &[],
     )
     .unwrap();
