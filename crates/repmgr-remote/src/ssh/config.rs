@@ -1,6 +1,5 @@
 //! What the user's SSH configuration means for one destination, by `ssh -G`.
 
-use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,13 +10,13 @@ use openssl::hash::{MessageDigest, hash};
 use repmgr_types::CancelToken;
 use rustix::process::getuid;
 use rustix::system::uname;
-use ssh2::{MethodType, Session};
 
-use super::SshOptions;
-use super::hostkey::KnownKey;
+use super::algorithms::Algorithms;
+use super::options::SshOptions;
+use super::settings::{Settings, Tokens};
 use crate::error::{ConnectErrorKind as Kind, RemoteErrorKind};
 use crate::local::run_program;
-use crate::text::{printable, shorten};
+use crate::text::shorten;
 use crate::{Output, RemoteError};
 
 /// `StrictHostKeyChecking`.
@@ -68,12 +67,7 @@ pub(super) struct ClientConfig {
     pub(super) agent: Option<PathBuf>,
     /// Ways to log in that the user allows, by their names in the protocol.
     pub(super) login_methods: Vec<&'static str>,
-    /// Lists the user set, by their names in `ssh -G`.
-    algorithms: HashMap<&'static str, String>,
-    /// What `ssh` would offer, by its name in OpenSSH's message when nothing of it is common.
-    offers: HashMap<&'static str, String>,
-    /// Whether types that are known go before the order of the list of host key algorithms.
-    known_types_first: bool,
+    pub(super) algorithms: Algorithms,
     pub(super) keygen_program: String,
     /// How often to try to connect, a second apart.
     pub(super) connection_attempts: u32,
@@ -83,128 +77,6 @@ pub(super) struct ClientConfig {
     pub(super) has_remote_command: bool,
     /// What libssh2 cannot do, nor this crate for it, by its name in the configuration.
     pub(super) demand: Option<&'static str>,
-}
-
-/// Lines of `ssh -G`: lower-case keyword and value.
-struct Settings(HashMap<String, Vec<String>>);
-
-impl Settings {
-    fn parse(text: &str) -> Self {
-        let mut map: HashMap<String, Vec<String>> = HashMap::new();
-        for line in text.lines() {
-            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
-            map.entry(key.to_ascii_lowercase())
-                .or_default()
-                .push(value.trim().to_owned());
-        }
-        Self(map)
-    }
-
-    fn all(&self, key: &str) -> &[String] {
-        self.0.get(key).map_or(&[], Vec::as_slice)
-    }
-
-    /// The value, unless it is missing, empty or "none".
-    fn get(&self, key: &str) -> Option<&str> {
-        self.all(key)
-            .first()
-            .map(String::as_str)
-            .filter(|v| !v.is_empty() && *v != "none")
-    }
-
-    /// Yes or no, as old and new versions of OpenSSH write it.
-    fn flag(&self, key: &str, default: bool) -> bool {
-        self.get(key).map_or(default, |v| matches!(v, "yes" | "true"))
-    }
-
-    fn seconds(&self, key: &str) -> Option<Duration> {
-        self.get(key)?
-            .parse()
-            .ok()
-            .filter(|s| *s > 0)
-            .map(Duration::from_secs)
-    }
-}
-
-/// The `%` tokens of ssh_config(5), and home for `~`.
-struct Tokens {
-    home: String,
-    tokens: Vec<(char, String)>,
-}
-
-impl Tokens {
-    /// Expands `%` tokens only; `Err` names the one that is not known.
-    fn percent(&self, text: &str) -> Result<String, char> {
-        let mut out = String::with_capacity(text.len());
-        let mut chars = text.chars();
-        while let Some(c) = chars.next() {
-            match (c, c == '%') {
-                (_, true) => {
-                    let token = chars.next().unwrap_or('%');
-                    let found = self.tokens.iter().find(|(t, _)| *t == token);
-                    out.push_str(&found.ok_or(token)?.1);
-                }
-                (c, false) => out.push(c),
-            }
-        }
-        Ok(out)
-    }
-
-    /// A path with `~`, `~account`, `${NAME}` and `%` expanded; `None` (and a message in the log) for
-    /// what cannot be.
-    fn path(&self, text: &str) -> Option<PathBuf> {
-        let expanded = self
-            .percent(text)
-            .ok()
-            .and_then(|t| expand_environment(&t))
-            .and_then(|t| match t.strip_prefix('~') {
-                Some(rest) => {
-                    let (account, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-                    let home = match account {
-                        "" => Some(self.home.clone()),
-                        account => home_of(account),
-                    };
-                    home.map(|home| home + below)
-                }
-                None => Some(t),
-            });
-        if expanded.is_none() {
-            log::warn!("cannot expand \"{text}\" of the SSH configuration; it is left out");
-        }
-        expanded.map(PathBuf::from)
-    }
-
-    /// `ssh -G` joins files by blanks and does not quote: one existing path with a blank is one path.
-    fn paths(&self, value: Option<&str>) -> Vec<PathBuf> {
-        let Some(value) = value else { return Vec::new() };
-        match self.path(value) {
-            Some(whole) if whole.exists() => vec![whole],
-            _ => value
-                .split_whitespace()
-                .filter_map(|part| self.path(part))
-                .collect(),
-        }
-    }
-}
-
-/// The home of an account of this machine.
-fn home_of(account: &str) -> Option<String> {
-    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
-    let mut lines = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let found = lines.find(|fields| fields.first() == Some(&account))?;
-    found.get(5).map(|home| (*home).to_owned())
-}
-
-fn expand_environment(text: &str) -> Option<String> {
-    let Some((before, rest)) = text.split_once("${") else {
-        return Some(text.to_owned());
-    };
-    let (name, after) = rest.split_once('}')?;
-    Some(format!(
-        "{before}{}{}",
-        std::env::var(name).ok()?,
-        expand_environment(after)?
-    ))
 }
 
 /// Asks `ssh -G`; `words` are the user's own options.
@@ -336,56 +208,14 @@ fn interpret(
     words: &[String],
     options: &SshOptions,
 ) -> Result<ClientConfig, Kind> {
-    let original = settings
-        .get("host")
-        .unwrap_or_else(|| destination.rsplit('@').next().unwrap_or(destination));
-    let host = settings.get("hostname").unwrap_or(original);
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port: u16 = settings.get("port").and_then(|p| p.parse().ok()).unwrap_or(22);
-    let home = defaults
-        .get("userknownhostsfile")
-        .filter(|h| h.starts_with('/'))
-        .map(PathBuf::from);
-    let home = home
-        .or_else(std::env::home_dir)
-        .unwrap_or_else(|| PathBuf::from("/"));
-    let local_user = defaults
-        .get("identityagent")
-        .filter(|u| !u.starts_with('%'))
-        .unwrap_or_default();
-    let user = settings.get("user").unwrap_or(local_user).to_owned();
-    let mut tokens = Tokens {
-        home: home.to_string_lossy().into_owned(),
-        tokens: vec![
-            ('%', "%".to_owned()),
-            ('d', home.to_string_lossy().into_owned()),
-            ('h', host.clone()),
-            ('n', original.to_owned()),
-            ('p', port.to_string()),
-            ('r', user.clone()),
-            ('u', local_user.to_owned()),
-            ('i', getuid().to_string()),
-        ],
-    };
-    tokens.tokens.extend(machine_tokens(settings, &host, port, &user));
-    // No token counts here.
-    let alias = settings.get("hostkeyalias").map(str::to_owned);
-    tokens
-        .tokens
-        .push(('k', alias.clone().unwrap_or_else(|| original.to_owned())));
+    let Target {
+        host,
+        port,
+        user,
+        alias,
+        tokens,
+    } = Target::new(settings, defaults, destination);
     let (known_hosts_name, known_hosts_fallback) = known_hosts_names(alias, &host, port);
-    let agent = match settings.get("identityagent").unwrap_or("SSH_AUTH_SOCK") {
-        _ if settings.all("identityagent").iter().any(|a| a == "none") => None,
-        "SSH_AUTH_SOCK" => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
-        variable if variable.starts_with('$') && !variable.starts_with("${") => {
-            std::env::var_os(&variable[1..]).map(PathBuf::from)
-        }
-        path => tokens.path(path),
-    };
-    let files = |key| -> Vec<PathBuf> {
-        let given = settings.all(key).iter().filter(|v| *v != "none");
-        given.filter_map(|v| tokens.path(v.trim_matches('"'))).collect()
-    };
     Ok(ClientConfig {
         route: route(settings, &tokens, words, options)?,
         host,
@@ -396,58 +226,113 @@ fn interpret(
             .seconds("connecttimeout")
             .unwrap_or(options.connect_timeout),
         tcp_keepalive: settings.flag("tcpkeepalive", true),
-        server_alive: settings.seconds("serveraliveinterval").map(|interval| {
-            let count = settings.get("serveralivecountmax").and_then(|c| c.parse().ok());
-            (interval, count.unwrap_or(3))
-        }),
+        server_alive: server_alive(settings),
         batch_mode: settings.flag("batchmode", false),
-        strict: match settings.get("stricthostkeychecking") {
-            Some("yes" | "true") => Strict::Yes,
-            Some("accept-new") => Strict::AcceptNew,
-            Some("no" | "false" | "off") => Strict::No,
-            _ => Strict::Ask,
-        },
+        strict: strict(settings),
         known_hosts_name,
         known_hosts_fallback,
         user_known_hosts: tokens.paths(settings.get("userknownhostsfile")),
         global_known_hosts: tokens.paths(settings.get("globalknownhostsfile")),
         revoked_host_keys: revoked_host_keys(settings, &tokens)?,
         hash_known_hosts: settings.flag("hashknownhosts", false),
-        identity_files: files("identityfile"),
-        certificate_files: files("certificatefile"),
+        identity_files: files(settings, &tokens, "identityfile"),
+        certificate_files: files(settings, &tokens, "certificatefile"),
         identities_only: settings.flag("identitiesonly", false),
-        agent,
+        agent: agent(settings, &tokens),
         login_methods: login_methods(settings),
-        algorithms: ["ciphers", "macs", "kexalgorithms", "hostkeyalgorithms"]
-            .into_iter()
-            .filter_map(|key| {
-                let set = settings.get(key)?;
-                (defaults.get(key) != Some(set)).then(|| (key, set.to_owned()))
-            })
-            .collect(),
-        offers: offers(settings),
-        known_types_first: known_types_first(settings, defaults),
+        algorithms: Algorithms::new(settings, defaults),
         keygen_program: keygen_beside(&options.ssh_program),
-        connection_attempts: settings
-            .get("connectionattempts")
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(1),
+        connection_attempts: settings.number("connectionattempts").unwrap_or(1),
         has_control_path: settings.get("controlpath").is_some(),
         has_remote_command: settings.get("remotecommand").is_some(),
         demand: demand(settings, defaults),
     })
 }
 
-/// The lists of `ssh -G` by what "no matching ... found" calls them.
-fn offers(settings: &Settings) -> HashMap<&'static str, String> {
-    let names = [
-        ("key exchange method", "kexalgorithms"),
-        ("host key type", "hostkeyalgorithms"),
-        ("cipher", "ciphers"),
-        ("MAC", "macs"),
-    ];
-    let list = |(name, key)| Some((name, settings.get(key)?.to_owned()));
-    names.into_iter().filter_map(list).collect()
+/// Who and where, and what this means for the rest of the configuration.
+struct Target {
+    host: String,
+    port: u16,
+    user: String,
+    /// `HostKeyAlias`, where no token counts.
+    alias: Option<String>,
+    tokens: Tokens,
+}
+
+impl Target {
+    fn new(settings: &Settings, defaults: &Settings, destination: &str) -> Self {
+        let original = settings
+            .get("host")
+            .unwrap_or_else(|| destination.rsplit('@').next().unwrap_or(destination));
+        let host = settings.get("hostname").unwrap_or(original);
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = settings.number("port").unwrap_or(22);
+        let local_user = defaults.get("identityagent").filter(|u| !u.starts_with('%'));
+        let local_user = local_user.unwrap_or_default();
+        let user = settings.get("user").unwrap_or(local_user).to_owned();
+        let alias = settings.get("hostkeyalias").map(str::to_owned);
+        let home = home(defaults);
+        let mut tokens = vec![
+            ('%', "%".to_owned()),
+            ('d', home.clone()),
+            ('h', host.clone()),
+            ('n', original.to_owned()),
+            ('p', port.to_string()),
+            ('r', user.clone()),
+            ('u', local_user.to_owned()),
+            ('i', getuid().to_string()),
+            ('k', alias.clone().unwrap_or_else(|| original.to_owned())),
+        ];
+        tokens.extend(machine_tokens(settings, &host, port, &user));
+        Self {
+            host,
+            port,
+            user,
+            alias,
+            tokens: Tokens { home, tokens },
+        }
+    }
+}
+
+/// The home that OpenSSH thinks we have.
+fn home(defaults: &Settings) -> String {
+    let said = defaults.get("userknownhostsfile").filter(|h| h.starts_with('/'));
+    let home = said.map(PathBuf::from).or_else(std::env::home_dir);
+    let home = home.unwrap_or_else(|| PathBuf::from("/"));
+    home.to_string_lossy().into_owned()
+}
+
+fn server_alive(settings: &Settings) -> Option<(Duration, u32)> {
+    let interval = settings.seconds("serveraliveinterval")?;
+    Some((interval, settings.number("serveralivecountmax").unwrap_or(3)))
+}
+
+fn strict(settings: &Settings) -> Strict {
+    match settings.get("stricthostkeychecking") {
+        Some("yes" | "true") => Strict::Yes,
+        Some("accept-new") => Strict::AcceptNew,
+        Some("no" | "false" | "off") => Strict::No,
+        _ => Strict::Ask,
+    }
+}
+
+/// The socket of the agent.
+fn agent(settings: &Settings, tokens: &Tokens) -> Option<PathBuf> {
+    let of_environment = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    match settings.get("identityagent").unwrap_or("SSH_AUTH_SOCK") {
+        _ if settings.all("identityagent").iter().any(|a| a == "none") => None,
+        "SSH_AUTH_SOCK" => of_environment("SSH_AUTH_SOCK"),
+        path => match path.strip_prefix('$') {
+            Some(name) if !name.starts_with('{') => of_environment(name),
+            _ => tokens.path(path),
+        },
+    }
+}
+
+/// The files of a keyword that may stand more than once.
+fn files(settings: &Settings, tokens: &Tokens, key: &str) -> Vec<PathBuf> {
+    let given = settings.all(key).iter().filter(|v| *v != "none");
+    given.filter_map(|v| tokens.path(v.trim_matches('"'))).collect()
 }
 
 /// What tells this machine, and the way from it, from others: `%l`, `%L` and `%C`.
@@ -464,20 +349,6 @@ fn machine_tokens(settings: &Settings, host: &str, port: u16, user: &str) -> Vec
         tokens.extend(digest.ok().map(|digest| ('C', hex(&digest))));
     }
     tokens
-}
-
-/// `ssh` orders host key types by what is known, unless the user set a list. One that was made of the default by
-/// `+` or `-` is none, and `ssh -G` shows only what came of it.
-fn known_types_first(settings: &Settings, defaults: &Settings) -> bool {
-    const KEY: &str = "hostkeyalgorithms";
-    let (Some(set), Some(default)) = (settings.get(KEY), defaults.get(KEY)) else {
-        return true;
-    };
-    let default: Vec<&str> = default.split(',').collect();
-    let set: Vec<&str> = set.split(',').collect();
-    let mut rest = default.iter();
-    let in_order = set.iter().all(|name| rest.any(|known| known == name));
-    set.starts_with(&default) || in_order && set.len() * 2 > default.len()
 }
 
 /// Ways to log in that the user allows and this crate knows, in the user's order if there is one.
@@ -608,83 +479,6 @@ fn route(
     let target = tokens.percent("[%h]:%p").unwrap_or_default();
     jump.extend(["-W".to_owned(), target, "--".to_owned(), last]);
     Ok(Route::Jump { words: jump })
-}
-
-impl ClientConfig {
-    /// OpenSSH's message with our list beside the server's, where the two hold nothing in common.
-    pub(super) fn with_our_offer(&self, message: String) -> String {
-        let named = |name: &str| message.contains(&format!("no matching {name} found"));
-        match self.offers.iter().find(|(name, _)| named(name)) {
-            Some((_, list)) => format!("{message}; our offer: {}", shorten(list, 600)),
-            None => message,
-        }
-    }
-
-    /// Sets what must be set before the handshake: lists of the user's, and host key types we know.
-    pub(super) fn prefer_algorithms(&self, session: &Session, known: &[KnownKey]) -> Result<(), Kind> {
-        let lists = [
-            ("ciphers", &[MethodType::CryptCs, MethodType::CryptSc][..]),
-            ("macs", &[MethodType::MacCs, MethodType::MacSc][..]),
-            ("kexalgorithms", &[MethodType::Kex][..]),
-        ];
-        for (key, methods) in lists {
-            let Some(list) = self.algorithms.get(key) else {
-                continue;
-            };
-            for method in methods {
-                set_preference(session, *method, key, list)?;
-            }
-        }
-        let all = session
-            .supported_algs(MethodType::HostKey)
-            .map_err(|e| handshake(&e))?;
-        let types: Vec<&str> = known
-            .iter()
-            .filter(|k| !k.is_marked())
-            .map(|k| k.key_type.as_str())
-            .collect();
-        let list = host_key_order(
-            &all,
-            self.algorithms.get("hostkeyalgorithms").map(String::as_str),
-            if self.known_types_first { &types } else { &[] },
-        );
-        set_preference(session, MethodType::HostKey, "hostkeyalgorithms", &list)
-    }
-}
-
-fn handshake(error: &ssh2::Error) -> Kind {
-    Kind::Handshake {
-        reason: printable(error.message().as_bytes()),
-    }
-}
-
-fn set_preference(session: &Session, method: MethodType, what: &'static str, list: &str) -> Result<(), Kind> {
-    session.method_pref(method, list).map_err(|_| Kind::BadSetting {
-        what,
-        text: shorten(list, 200),
-        reason: "none of these algorithms is supported here",
-    })
-}
-
-/// Host key algorithms to offer: types that known hosts files hold come first (or the server
-/// chooses one we cannot compare, which looks like an attack), unless the user set an order.
-/// No certificates: nobody here would check the authority's signature.
-fn host_key_order(supported: &[&str], user_set: Option<&str>, known_types: &[&str]) -> String {
-    let base: Vec<&str> = match user_set {
-        Some(list) => list.split(',').filter(|a| supported.contains(a)).collect(),
-        None => supported.to_vec(),
-    };
-    let mut base: Vec<&str> = base
-        .into_iter()
-        .filter(|a| !a.contains("-cert-") && *a != "ssh-rsa")
-        .collect();
-    let known = |algorithm: &str| {
-        known_types
-            .iter()
-            .any(|t| *t == algorithm || *t == "ssh-rsa" && algorithm.starts_with("rsa-sha2-"))
-    };
-    base.sort_by_key(|algorithm| !known(algorithm));
-    base.join(",")
 }
 
 #[cfg(test)]

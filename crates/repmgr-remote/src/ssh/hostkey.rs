@@ -22,8 +22,9 @@ use openssl::sign::Signer;
 use repmgr_types::CancelToken;
 use ssh2::Session;
 
-use super::Prompt;
 use super::config::{ClientConfig, Strict, run_tool};
+use super::keyfile::first_string;
+use super::options::Prompt;
 use super::revoked::{is_in_its_one_form, revoked_at};
 use crate::error::ConnectErrorKind as Kind;
 use crate::text::shorten;
@@ -382,8 +383,7 @@ fn fingerprint(blob: &[u8]) -> Result<String, Kind> {
 
 /// The type a key blob begins with.
 fn key_type(blob: &[u8]) -> String {
-    let name =
-        super::auth::first_string(blob).map_or("unknown".into(), |(name, _)| String::from_utf8_lossy(name));
+    let name = first_string(blob).map_or("unknown".into(), |(name, _)| String::from_utf8_lossy(name));
     shorten(&name, 60)
 }
 

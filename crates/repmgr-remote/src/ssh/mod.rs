@@ -1,13 +1,17 @@
 //! A host behind SSH.
 
 mod agent;
+mod algorithms;
 mod auth;
 mod channel;
 mod config;
 mod hostkey;
+mod keyfile;
 mod link;
+mod options;
 mod own;
 mod revoked;
+mod settings;
 mod socket;
 
 use std::collections::HashMap;
@@ -17,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
-use repmgr_types::{CancelToken, Cancelled};
+use repmgr_types::Cancelled;
 
 use crate::error::{ConnectErrorKind as Kind, SSH_OPTIONS};
 use crate::{ConnectError, Connection, Host, quote};
@@ -28,68 +32,8 @@ use self::hostkey::KnownKey;
 use self::link::Link;
 use self::own::{Call, OwnConnection};
 
+pub use self::options::{Prompt, SshClient, SshOptions};
 pub use self::own::PlainSsh;
-
-/// Asks the user while a connection is made. Without one nothing is ever asked.
-pub trait Prompt: Send + Sync {
-    /// A passphrase, password or code; `None` when the user gives up.
-    fn secret(&self, question: &str) -> Option<String>;
-
-    /// A question whose answer is yes or no.
-    fn confirm(&self, question: &str) -> bool;
-}
-
-/// What connects.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SshClient {
-    /// libssh2, and the user's own `ssh` for what libssh2 cannot do.
-    #[default]
-    Auto,
-    /// libssh2 only.
-    Libssh2,
-    /// The user's own `ssh` only. It asks nothing.
-    OpenSsh,
-}
-
-/// How to reach a host, beyond its name.
-#[derive(Clone)]
-pub struct SshOptions {
-    /// Options as one would type them after `ssh`, split like a shell does: `-F file -o 'A=b c'`.
-    pub ssh_options: String,
-    /// The user to log in as, unless the destination names one.
-    pub user: Option<String>,
-    /// The user where neither the destination, [`user`](Self::user) nor the configuration names one
-    /// (instead of this account's own).
-    pub default_user: Option<String>,
-    /// The port, unless the destination names one.
-    pub port: Option<u16>,
-    /// Who to ask for passphrases, passwords and new host keys.
-    pub prompt: Option<Arc<dyn Prompt>>,
-    /// The limit for each step of connecting, where `ConnectTimeout` sets none.
-    pub connect_timeout: Duration,
-    /// Ends connecting and all commands early.
-    pub cancel: CancelToken,
-    /// The OpenSSH client that reads the user's configuration, and connects through a `ProxyJump`.
-    pub ssh_program: String,
-    /// What connects.
-    pub client: SshClient,
-}
-
-impl Default for SshOptions {
-    fn default() -> Self {
-        Self {
-            ssh_options: String::new(),
-            user: None,
-            default_user: None,
-            port: None,
-            prompt: None,
-            connect_timeout: Duration::from_secs(30),
-            cancel: CancelToken::new(),
-            ssh_program: "ssh".to_owned(),
-            client: SshClient::Auto,
-        }
-    }
-}
 
 /// A host behind SSH, reached as the user's own `ssh` would reach it.
 ///
@@ -333,7 +277,7 @@ impl Way {
             }
             Err(Kind::Cancelled(cancelled)) => Err(cancelled.into()),
             Err(Kind::Ssh { message, .. }) if matches!(why, Kind::Handshake { .. }) => {
-                let reason = config.with_our_offer(message);
+                let reason = config.algorithms.with_our_offer(message);
                 Err(Kind::Handshake { reason })
             }
             Err(failed) if matches!(why, Kind::Unsupported { .. }) => Err(failed),
@@ -363,7 +307,7 @@ impl Way {
         }
         let (socket, proxy, connected_in) = socket::open(config, cancel)?;
         let link = Link::new(socket, proxy, cancel.clone(), config.connect_timeout)?;
-        config.prefer_algorithms(&link.session, &known)?;
+        config.algorithms.prefer(&link.session, &known)?;
         link.drive("exchanging keys", |session| session.clone().handshake())
             .map_err(|stop| link.handshake_error(stop))?;
         log::debug!("\"{}\": {}", self.destination, link.negotiated());

@@ -15,8 +15,8 @@ use base64::engine::general_purpose::STANDARD;
 use repmgr_types::CancelToken;
 use rustix::fs::OFlags;
 
-use super::auth::first_string;
 use super::config::run_tool;
+use super::keyfile::first_string;
 use crate::error::ConnectErrorKind as Kind;
 use crate::text::shorten;
 

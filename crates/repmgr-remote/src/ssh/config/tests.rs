@@ -1,3 +1,5 @@
+use super::super::algorithms::{host_key_order, known_types_first};
+use super::super::settings::home_of;
 use super::super::split_words;
 use super::*;
 
@@ -70,7 +72,7 @@ fn nothing_set_gives_what_ssh_does_by_default() {
         ["/home/bob/.ssh/id_rsa", "/home/bob/.ssh/id_ed25519"]
     );
     assert_eq!(c.login_methods, ["publickey", "keyboard-interactive", "password"]);
-    assert!(c.algorithms.is_empty());
+    assert!(c.algorithms.user_set.is_empty());
 }
 
 #[test]
@@ -133,7 +135,7 @@ fn everything_set_is_honoured() {
     );
     assert_eq!(paths(&c.certificate_files), ["/home/bob/.ssh/c-cert.pub"]);
     assert_eq!(c.agent.unwrap(), Path::new("/home/bob/agent.sock"));
-    assert_eq!(c.algorithms.get("ciphers").unwrap(), "aes128-ctr");
+    assert_eq!(c.algorithms.user_set.get("ciphers").unwrap(), "aes128-ctr");
     assert_eq!(c.login_methods, ["publickey", "keyboard-interactive"]);
     assert_eq!(
         c.route,

@@ -1,0 +1,142 @@
+//! Which algorithms are offered in the key exchange, and in which order.
+
+use std::collections::HashMap;
+
+use ssh2::{MethodType, Session};
+
+use super::hostkey::KnownKey;
+use super::settings::Settings;
+use crate::error::ConnectErrorKind as Kind;
+use crate::text::{printable, shorten};
+
+/// What the configuration says of algorithms.
+#[derive(Debug, Clone)]
+pub(super) struct Algorithms {
+    /// Lists the user set, by their names in `ssh -G`.
+    pub(super) user_set: HashMap<&'static str, String>,
+    /// What `ssh` would offer, by its name in OpenSSH's message when nothing of it is common.
+    offers: HashMap<&'static str, String>,
+    /// Whether types that are known go before the order of the list of host key algorithms.
+    known_types_first: bool,
+}
+
+impl Algorithms {
+    pub(super) fn new(settings: &Settings, defaults: &Settings) -> Self {
+        Self {
+            user_set: user_set(settings, defaults),
+            offers: offers(settings),
+            known_types_first: known_types_first(settings, defaults),
+        }
+    }
+
+    /// OpenSSH's message with our list beside the server's, where the two hold nothing in common.
+    pub(super) fn with_our_offer(&self, message: String) -> String {
+        let named = |name: &str| message.contains(&format!("no matching {name} found"));
+        match self.offers.iter().find(|(name, _)| named(name)) {
+            Some((_, list)) => format!("{message}; our offer: {}", shorten(list, 600)),
+            None => message,
+        }
+    }
+
+    /// Sets what must be set before the handshake: lists of the user's, and host key types we know.
+    pub(super) fn prefer(&self, session: &Session, known: &[KnownKey]) -> Result<(), Kind> {
+        let lists = [
+            ("ciphers", &[MethodType::CryptCs, MethodType::CryptSc][..]),
+            ("macs", &[MethodType::MacCs, MethodType::MacSc][..]),
+            ("kexalgorithms", &[MethodType::Kex][..]),
+        ];
+        for (key, methods) in lists {
+            let Some(list) = self.user_set.get(key) else {
+                continue;
+            };
+            for method in methods {
+                set_preference(session, *method, key, list)?;
+            }
+        }
+        let all = session
+            .supported_algs(MethodType::HostKey)
+            .map_err(|e| handshake(&e))?;
+        let types: Vec<&str> = known
+            .iter()
+            .filter(|k| !k.is_marked())
+            .map(|k| k.key_type.as_str())
+            .collect();
+        let list = host_key_order(
+            &all,
+            self.user_set.get("hostkeyalgorithms").map(String::as_str),
+            if self.known_types_first { &types } else { &[] },
+        );
+        set_preference(session, MethodType::HostKey, "hostkeyalgorithms", &list)
+    }
+}
+
+fn handshake(error: &ssh2::Error) -> Kind {
+    Kind::Handshake {
+        reason: printable(error.message().as_bytes()),
+    }
+}
+
+fn set_preference(session: &Session, method: MethodType, what: &'static str, list: &str) -> Result<(), Kind> {
+    session.method_pref(method, list).map_err(|_| Kind::BadSetting {
+        what,
+        text: shorten(list, 200),
+        reason: "none of these algorithms is supported here",
+    })
+}
+
+/// Host key algorithms to offer: types that known hosts files hold come first (or the server
+/// chooses one we cannot compare, which looks like an attack), unless the user set an order.
+/// No certificates: nobody here would check the authority's signature.
+pub(super) fn host_key_order(supported: &[&str], user_set: Option<&str>, known_types: &[&str]) -> String {
+    let base: Vec<&str> = match user_set {
+        Some(list) => list.split(',').filter(|a| supported.contains(a)).collect(),
+        None => supported.to_vec(),
+    };
+    let mut base: Vec<&str> = base
+        .into_iter()
+        .filter(|a| !a.contains("-cert-") && *a != "ssh-rsa")
+        .collect();
+    let known = |algorithm: &str| {
+        known_types
+            .iter()
+            .any(|t| *t == algorithm || *t == "ssh-rsa" && algorithm.starts_with("rsa-sha2-"))
+    };
+    base.sort_by_key(|algorithm| !known(algorithm));
+    base.join(",")
+}
+
+/// Lists that the user set; those of the default are left to libssh2.
+fn user_set(settings: &Settings, defaults: &Settings) -> HashMap<&'static str, String> {
+    let set = |key: &'static str| {
+        let set = settings.get(key)?;
+        (defaults.get(key) != Some(set)).then(|| (key, set.to_owned()))
+    };
+    let keys = ["ciphers", "macs", "kexalgorithms", "hostkeyalgorithms"];
+    keys.into_iter().filter_map(set).collect()
+}
+
+/// The lists of `ssh -G` by what "no matching ... found" calls them.
+fn offers(settings: &Settings) -> HashMap<&'static str, String> {
+    let names = [
+        ("key exchange method", "kexalgorithms"),
+        ("host key type", "hostkeyalgorithms"),
+        ("cipher", "ciphers"),
+        ("MAC", "macs"),
+    ];
+    let list = |(name, key)| Some((name, settings.get(key)?.to_owned()));
+    names.into_iter().filter_map(list).collect()
+}
+
+/// `ssh` orders host key types by what is known, unless the user set a list. One that was made of the default by
+/// `+` or `-` is none, and `ssh -G` shows only what came of it.
+pub(super) fn known_types_first(settings: &Settings, defaults: &Settings) -> bool {
+    const KEY: &str = "hostkeyalgorithms";
+    let (Some(set), Some(default)) = (settings.get(KEY), defaults.get(KEY)) else {
+        return true;
+    };
+    let default: Vec<&str> = default.split(',').collect();
+    let set: Vec<&str> = set.split(',').collect();
+    let mut rest = default.iter();
+    let in_order = set.iter().all(|name| rest.any(|known| known == name));
+    set.starts_with(&default) || in_order && set.len() * 2 > default.len()
+}
