@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use ssh2::{MethodType, Session};
 
-use super::hostkey::KnownKey;
 use super::settings::Settings;
 use crate::error::ConnectErrorKind as Kind;
 use crate::text::{printable, shorten};
@@ -39,7 +38,7 @@ impl Algorithms {
     }
 
     /// Sets what must be set before the handshake: lists of the user's, and host key types we know.
-    pub(super) fn prefer(&self, session: &Session, known: &[KnownKey]) -> Result<(), Kind> {
+    pub(super) fn prefer(&self, session: &Session, known_types: &[&str]) -> Result<(), Kind> {
         let lists = [
             ("ciphers", &[MethodType::CryptCs, MethodType::CryptSc][..]),
             ("macs", &[MethodType::MacCs, MethodType::MacSc][..]),
@@ -56,15 +55,10 @@ impl Algorithms {
         let all = session
             .supported_algs(MethodType::HostKey)
             .map_err(|e| handshake(&e))?;
-        let types: Vec<&str> = known
-            .iter()
-            .filter(|k| !k.is_marked())
-            .map(|k| k.key_type.as_str())
-            .collect();
         let list = host_key_order(
             &all,
             self.user_set.get("hostkeyalgorithms").map(String::as_str),
-            if self.known_types_first { &types } else { &[] },
+            if self.known_types_first { known_types } else { &[] },
         );
         set_preference(session, MethodType::HostKey, "hostkeyalgorithms", &list)
     }

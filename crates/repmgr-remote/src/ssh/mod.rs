@@ -307,7 +307,9 @@ impl Way {
         }
         let (socket, proxy, connected_in) = socket::open(config, cancel)?;
         let link = Link::new(socket, proxy, cancel.clone(), config.connect_timeout)?;
-        config.algorithms.prefer(&link.session, &known)?;
+        let plain = known.iter().filter(|k| !k.is_marked());
+        let types: Vec<&str> = plain.map(|k| k.key_type.as_str()).collect();
+        config.algorithms.prefer(&link.session, &types)?;
         link.drive("exchanging keys", |session| session.clone().handshake())
             .map_err(|stop| link.handshake_error(stop))?;
         log::debug!("\"{}\": {}", self.destination, link.negotiated());
