@@ -206,6 +206,13 @@ impl Stage {
                 output(&again)
             );
         }
+        if said.contains("its working files could not be removed") {
+            ensure!(
+                said.contains("PostgreSQL does not need"),
+                "nothing says what to do with what is left:\n{said}"
+            );
+            fs::remove_dir_all(kind.target.data_dir.join("repmgr"))?;
+        }
         self.assert_right(kind).with_context(|| said.to_owned())?;
         Ok(outcome.to_owned())
     }

@@ -257,7 +257,7 @@ fn finish(
 ) -> Result<(), CloneError> {
     match lasting::flushing(context, || building.finish(others, control)) {
         // The standby is complete; what is left over disturbs nobody.
-        Err(error @ FinishError::TidyUp(_)) => {
+        Err(error @ FinishError::TidyUp { .. }) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             let remark = Remark::warning(RemarkCode::NotTidied, error.to_string());
             context.tell(remark.detail(cause).hint(said(error.hint())));

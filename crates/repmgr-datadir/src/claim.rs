@@ -290,7 +290,7 @@ impl Building {
     /// Only after that can PostgreSQL start on the directory. All in it must be closed by now.
     ///
     /// # Errors
-    /// See [`FinishError`]. Except for [`FinishError::TidyUp`] PostgreSQL still cannot start, and the clone
+    /// See [`FinishError`]. Except for [`FinishError::TidyUp`], PostgreSQL still cannot start, and the clone
     /// can be continued or begun anew.
     pub fn finish(self, others: &[&Tree], pg_control: &[u8]) -> Result<(), FinishError> {
         PgControlHead::parse_whole(pg_control)?;
@@ -311,7 +311,10 @@ impl Building {
             }
             return Err(error.into());
         }
-        self.place.remove_state().map_err(FinishError::TidyUp)
+        self.place.remove_state().map_err(|source| FinishError::TidyUp {
+            state: tree.path().join(STATE_DIR),
+            source,
+        })
     }
 }
 

@@ -86,7 +86,12 @@ pub enum FinishError {
     Tree(#[from] TreeError),
     /// Everything is in place, but the clone's own state below the directory could not be removed.
     #[error("the clone is complete, but its working files could not be removed")]
-    TidyUp(#[source] EraseError),
+    TidyUp {
+        /// The directory with it.
+        state: PathBuf,
+        /// Why.
+        source: EraseError,
+    },
 }
 
 impl FinishError {
@@ -96,7 +101,10 @@ impl FinishError {
             Self::Control(_) => Some("check the backup; another one may be whole".into()),
             Self::Flush(_) => Some("check the disk and the kernel's log before cloning again".into()),
             Self::Tree(error) => error.hint(),
-            Self::TidyUp(error) => error.hint(),
+            // Not that of the cause: the same clone again would find a whole instance.
+            Self::TidyUp { state, .. } => {
+                Some(format!("PostgreSQL does not need {state:?}: remove it when that is possible").into())
+            }
         }
     }
 }
