@@ -1,10 +1,11 @@
 //! What a standby will need once it runs is looked at before it is made: "complete" means that it can stream.
 
+use std::fs;
 use std::sync::OnceLock;
 
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
-use repmgr_lab::{Lab, PrimaryOptions, StopMode};
+use repmgr_lab::{Lab, PrimaryOptions, StopMode, Target};
 use repmgr_tests::{assert_standby, clone, node};
 
 /// A lab whose primary still has all WAL since the backup.
@@ -12,7 +13,10 @@ fn lab() -> &'static Lab {
     static LAB: OnceLock<Lab> = OnceLock::new();
     LAB.get_or_init(|| {
         let options = PrimaryOptions {
-            sql: vec!["alter system set wal_keep_size = '1GB'".to_owned()],
+            sql: vec![
+                "alter system set wal_keep_size = '1GB'".to_owned(),
+                "select pg_reload_conf()".to_owned(),
+            ],
             ..PrimaryOptions::default()
         };
         Lab::builder().primary(options).build().unwrap()
@@ -28,7 +32,7 @@ fn a_restore_command_is_tried_and_what_is_wrong_with_it_is_told() {
         ("false", "exit status: 1"),
     ] {
         let target = node(lab(), &[("restore_command", command)]);
-        for more in [&["--dry-run"][..], &[]] {
+        for more in [&["--dry-run"][..], &["--dry-run", "--without-barman"], &[]] {
             clone(lab(), &target, more)
                 .success()
                 .stderr(contains(told).and(contains(why)));
@@ -42,12 +46,48 @@ fn a_restore_command_is_tried_and_what_is_wrong_with_it_is_told() {
 #[test]
 fn a_restore_command_with_which_no_server_starts_is_refused() {
     let target = node(lab(), &[("restore_command", "/nonexist/get-wal %f %p")]);
-    for more in [&["--dry-run"][..], &[]] {
+    for more in [&["--dry-run"][..], &[], &["--without-barman", "-c"]] {
         clone(lab(), &target, more)
             .failure()
             .stderr(contains("127").and(contains("PostgreSQL does not start with such a command")));
     }
     assert!(!target.data_dir.exists());
+}
+
+/// The server that fills the archive knows what it holds.
+#[test]
+fn a_restore_command_is_tried_without_a_backup_too() {
+    let target = node(
+        lab(),
+        &[
+            ("restore_command", ""),
+            ("barman_host", ""),
+            ("barman_server", ""),
+        ],
+    );
+    clone(lab(), &target, &["-c"]).success();
+    let Target { node_id, port, .. } = &target;
+    lab()
+        .primary()
+        .sql(&format!(
+            "insert into repmgr.nodes (node_id, upstream_node_id, node_name, type, conninfo, repluser, config_file) \
+             values ({node_id}, 1, 'node{node_id}', 'standby', 'host=127.0.0.1 port={port}', 'repmgr', '')"
+        ))
+        .unwrap();
+    let conf = fs::read_to_string(&target.conf).unwrap();
+    for (command, told) in [
+        (lab().restore_command(), "\"restore_command\" delivers WAL"),
+        ("false".to_owned(), "does not deliver WAL segment"),
+        (
+            "/nonexist/get-wal %f %p".to_owned(),
+            "PostgreSQL does not start with such a command",
+        ),
+    ] {
+        fs::write(&target.conf, format!("{conf}restore_command = '{command}'\n")).unwrap();
+        clone(lab(), &target, &["--replication-conf-only", "--dry-run"])
+            .success()
+            .stderr(contains(told));
+    }
 }
 
 #[test]

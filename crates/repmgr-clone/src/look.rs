@@ -211,6 +211,10 @@ impl Outline {
                 ask_both_sides(request, source, backup, &target, beside, context)?
             }
             Sort::Server(base, nodes, cluster) => {
+                if let Some(command) = &request.replication.restore_command {
+                    let accepted = request.accept_missing_wal;
+                    Trial::of_nodes(command, &nodes, cluster.system_id, accepted, context)?;
+                }
                 let asked = Asked {
                     base: Base::Server(base),
                     nodes: *nodes,

@@ -119,6 +119,21 @@ impl Upstream {
         })
     }
 
+    /// The last segment that the server's archiver says it archived; `None` if it archives nothing, if that was
+    /// another sort of file, or longer ago than a day: the archive need not hold it any more. A backup's history
+    /// file is archived after the segment that it is named by.
+    pub fn last_archived_segment(&self) -> Result<Option<WalSegmentName>, QueryError> {
+        const WHAT: &str = "ask for the last archived WAL segment";
+        let sql = "SELECT last_archived_wal FROM pg_catalog.pg_stat_archiver \
+                   WHERE pg_catalog.current_setting('archive_mode') <> 'off' \
+                   AND last_archived_time > pg_catalog.now() - interval '1 day'";
+        let names = self.ask(WHAT, sql, &[], |row| get::<Option<String>>(row, 0))?;
+        Ok(names
+            .into_iter()
+            .flatten()
+            .find_map(|name| archived_segment(&name)))
+    }
+
     /// The size of the server's WAL segments.
     pub fn wal_segment_size(&self) -> Result<WalSegmentSize, QueryError> {
         const WHAT: &str = "read the size of WAL segments";
@@ -159,6 +174,16 @@ impl Upstream {
     }
 }
 
+/// The segment that is archived when the archiver's last file is `name`.
+fn archived_segment(name: &str) -> Option<WalSegmentName> {
+    match name.split_once('.') {
+        None => name.parse().ok(),
+        // `000000010000000000000003.00000028.backup`
+        Some((segment, rest)) if rest.ends_with(".backup") => segment.parse().ok(),
+        Some(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +192,24 @@ mod tests {
 
     fn name(text: &str) -> WalSegmentName {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_archived_is_told_by_the_last_file() {
+        let three = Some(name("000000010000000000000003"));
+        assert_eq!(archived_segment("000000010000000000000003"), three);
+        assert_eq!(
+            archived_segment("000000010000000000000003.00000028.backup"),
+            three
+        );
+        for other in [
+            "000000010000000000000003.partial",
+            "00000002.history",
+            "",
+            "x.backup",
+        ] {
+            assert_eq!(archived_segment(other), None, "{other}");
+        }
     }
 
     fn wal(names: &[&str], current: &str) -> UpstreamWal {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use repmgr_types::{Conninfo, PgVersion, SystemId, Timeline};
+use repmgr_types::{Conninfo, PgVersion, SystemId, Timeline, WalSegmentName, WalSegmentSize};
 use repmgr_upstream::{
     ConfigFile, ConnectError, ConnectErrorKind, ExtensionState, NewNode, NodeRecord, PasswordSource,
     Requirements, Severity, StandbyLimits, Upstream, check_replication, connect, connect_replication,
@@ -198,6 +198,17 @@ impl Nodes {
             detail: None,
             hint: Some(Hint::new("leave out ").remedy(Remedy::NoUpstreamConnection)),
         })
+    }
+
+    /// A segment that the archive holds by the word of the server that fills it, and how large it is.
+    pub(crate) fn archived_segment(&self) -> Result<Option<(WalSegmentName, WalSegmentSize)>, CloneError> {
+        let Some(session) = self.metadata() else {
+            return Ok(None);
+        };
+        let Some(segment) = session.node.last_archived_segment()? else {
+            return Ok(None);
+        };
+        Ok(Some((segment, session.node.wal_segment_size()?)))
     }
 
     /// The node with repmgr's metadata, which can be written if it is a primary.

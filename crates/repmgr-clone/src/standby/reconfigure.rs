@@ -11,6 +11,7 @@ use crate::event::{Observer, WithoutChecks};
 use crate::nodes::node::{CopiedCluster, Nodes, check_same_cluster};
 use crate::nodes::slot::{InUse, Slot};
 use crate::standby::configure::{STANDBY_SIGNAL, StandbyFiles, heed_own_conf};
+use crate::standby::restore_command::Trial;
 use crate::standby::settings::replication_settings;
 use crate::{
     CloneError, Context, Effective, Hint, NodeError, NodeEvent, PlaceError, PlaceEvent, ReconfigureRequest,
@@ -79,6 +80,9 @@ pub fn write_replication_configuration(
     })?;
     check_same_cluster(&upstream, &instance.cluster, "upstream node")?;
     nodes.check_streaming(standby, &instance.cluster, context)?;
+    if let Some(command) = &request.replication.restore_command {
+        Trial::of_nodes(command, &nodes, instance.cluster.system_id, true, context)?;
+    }
     let mut settings = replication_settings(standby, instance.version(), &nodes, context);
     let files = instance.files(&mut settings, context)?;
     let in_use = match request.force {

@@ -11,6 +11,7 @@ use repmgr_program::{End, LastBytes, Leftovers, Rules};
 use repmgr_types::{Cancelled, SystemId, WalSegmentName, WalSegmentSize};
 
 use crate::error::Explain;
+use crate::nodes::node::Nodes;
 use crate::nodes::reach::FirstWal;
 use crate::{CancelToken, CloneError, Context, Hint, NodeError, NodeEvent, Remark, RemarkCode, Remedy};
 
@@ -67,6 +68,28 @@ impl<'a> Trial<'a> {
             segment: backup.begin_wal,
             segment_size: backup.segment_size,
         }
+    }
+
+    /// For a standby of these nodes, where one of them archives its WAL. The standby can have that from a node too,
+    /// so what is wrong is warned of, and an error only if PostgreSQL would not start: unless that is `accepted`.
+    pub(crate) fn of_nodes(
+        command: &str,
+        nodes: &Nodes,
+        expected: SystemId,
+        accepted: bool,
+        context: &Context<'_>,
+    ) -> Result<(), CloneError> {
+        let Some((segment, segment_size)) = nodes.archived_segment()? else {
+            log::debug!("no WAL segment is known to be in the archive: \"restore_command\" is not tried");
+            return Ok(());
+        };
+        let trial = Trial {
+            command,
+            segment,
+            segment_size,
+        };
+        let delivered = trial.run(context.cancel)?;
+        trial.conclude(delivered, expected, FirstWal::Node, accepted, context)
     }
 
     /// Runs it. What it delivers is removed again.
