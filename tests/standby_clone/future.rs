@@ -76,7 +76,7 @@ fn a_restore_command_is_tried_without_a_backup_too() {
         .unwrap();
     let conf = fs::read_to_string(&target.conf).unwrap();
     for (command, told) in [
-        (lab().restore_command(), "\"restore_command\" delivers WAL"),
+        (lab().restore_command(), "would write \"standby.signal\""),
         ("false".to_owned(), "does not deliver WAL segment"),
         (
             "/nonexist/get-wal %f %p".to_owned(),
