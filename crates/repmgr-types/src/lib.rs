@@ -15,6 +15,7 @@ mod pg;
 mod rate;
 pub mod text;
 mod wal;
+mod wal_file;
 
 pub use cancel::{CancelToken, Cancelled};
 pub use conninfo::{Conninfo, ConninfoError};
@@ -24,6 +25,7 @@ pub use path::canonical_path;
 pub use pg::{PgVersion, SystemId};
 pub use rate::Rate;
 pub use wal::{Lsn, Timeline, WalSegmentName, WalSegmentSize};
+pub use wal_file::WalFileName;
 
 /// A text that is not what its type demands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

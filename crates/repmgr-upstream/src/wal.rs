@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use repmgr_types::{Lsn, Timeline, WalSegmentName, WalSegmentSize};
+use repmgr_types::{Lsn, Timeline, WalFileName, WalSegmentName, WalSegmentSize};
 
 use crate::upstream::get;
 use crate::{QueryError, Upstream};
@@ -131,7 +131,7 @@ impl Upstream {
         Ok(names
             .into_iter()
             .flatten()
-            .find_map(|name| archived_segment(&name)))
+            .find_map(|name| archived_segment(name.parse().ok()?)))
     }
 
     /// The size of the server's WAL segments.
@@ -174,13 +174,11 @@ impl Upstream {
     }
 }
 
-/// The segment that is archived when the archiver's last file is `name`.
-fn archived_segment(name: &str) -> Option<WalSegmentName> {
-    match name.split_once('.') {
-        None => name.parse().ok(),
-        // `000000010000000000000003.00000028.backup`
-        Some((segment, rest)) if rest.ends_with(".backup") => segment.parse().ok(),
-        Some(_) => None,
+/// The segment that is archived, as a whole, when the archiver's last file is `name`.
+fn archived_segment(name: WalFileName) -> Option<WalSegmentName> {
+    match name {
+        WalFileName::Segment(_) | WalFileName::Backup { .. } => name.segment(),
+        WalFileName::Partial(_) | WalFileName::History(_) => None,
     }
 }
 
@@ -196,19 +194,17 @@ mod tests {
 
     #[test]
     fn what_is_archived_is_told_by_the_last_file() {
+        let archived = |text: &str| archived_segment(text.parse().ok()?);
         let three = Some(name("000000010000000000000003"));
-        assert_eq!(archived_segment("000000010000000000000003"), three);
-        assert_eq!(
-            archived_segment("000000010000000000000003.00000028.backup"),
-            three
-        );
+        assert_eq!(archived("000000010000000000000003"), three);
+        assert_eq!(archived("000000010000000000000003.00000028.backup"), three);
         for other in [
             "000000010000000000000003.partial",
             "00000002.history",
             "",
             "x.backup",
         ] {
-            assert_eq!(archived_segment(other), None, "{other}");
+            assert_eq!(archived(other), None, "{other}");
         }
     }
 

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use repmgr_types::{ParseError, Timeline, WalSegmentName};
+use crate::{ParseError, Timeline, WalSegmentName};
 
 /// The name of a file that PostgreSQL's archiver stores and `restore_command` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
