@@ -88,13 +88,13 @@ impl<'a> Trial<'a> {
             segment,
             segment_size,
         };
+        log::debug!("\"restore_command\" is tried with WAL segment {segment}");
         let delivered = trial.run(context.cancel)?;
-        // repmgr says nothing here when all is well.
-        if delivered == Ok(Some(expected)) {
-            log::debug!("\"restore_command\" delivers WAL segment {segment}");
-            return Ok(());
+        match trouble(delivered, expected) {
+            // repmgr says nothing here when all is well.
+            None => Ok(()),
+            Some(trouble) => trial.complain(trouble, FirstWal::Node, accepted, context),
         }
-        trial.conclude(delivered, expected, FirstWal::Node, accepted, context)
     }
 
     /// Runs it. What it delivers is removed again.
@@ -176,7 +176,7 @@ impl<'a> Trial<'a> {
         Ok(wal_system_id(&first))
     }
 
-    /// Says what is wrong: an error if the standby cannot do without, a warning if it can, or if that is accepted.
+    /// Says that it delivers, or [complains](Self::complain).
     pub(crate) fn conclude(
         &self,
         delivered: Delivered,
@@ -185,17 +185,22 @@ impl<'a> Trial<'a> {
         accepted: bool,
         context: &Context<'_>,
     ) -> Result<(), CloneError> {
-        let trouble = match delivered {
-            Ok(Some(found)) if found != expected => Trouble::from(format!(
-                "it delivered WAL of the cluster with system identifier {found}, not {expected}"
-            )),
-            Ok(_) => {
-                let text = format!("\"restore_command\" delivers WAL: segment {}", self.segment);
-                context.tell(NodeEvent::checked(text));
-                return Ok(());
-            }
-            Err(trouble) => trouble,
+        let Some(trouble) = trouble(delivered, expected) else {
+            let text = format!("\"restore_command\" delivers WAL: segment {}", self.segment);
+            context.tell(NodeEvent::checked(text));
+            return Ok(());
         };
+        self.complain(trouble, need, accepted, context)
+    }
+
+    /// Says what is wrong: an error if the standby cannot do without, a warning if it can, or if that is accepted.
+    fn complain(
+        &self,
+        trouble: Trouble,
+        need: FirstWal,
+        accepted: bool,
+        context: &Context<'_>,
+    ) -> Result<(), CloneError> {
         let Trouble {
             mut reason,
             ends_server,
@@ -221,6 +226,17 @@ impl<'a> Trial<'a> {
         let remark = Remark::warning(RemarkCode::RestoreCommandFails, text);
         context.tell(remark.detail(error.detail()).hint(hint));
         Ok(())
+    }
+}
+
+/// What is wrong with what was delivered.
+fn trouble(delivered: Delivered, expected: SystemId) -> Option<Trouble> {
+    match delivered {
+        Ok(Some(found)) if found != expected => Some(Trouble::from(format!(
+            "it delivered WAL of the cluster with system identifier {found}, not {expected}"
+        ))),
+        Ok(_) => None,
+        Err(trouble) => Some(trouble),
     }
 }
 
