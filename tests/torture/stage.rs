@@ -207,11 +207,19 @@ impl Stage {
             );
         }
         if said.contains("its working files could not be removed") {
+            // Done as the hint says.
+            let named = said.split_once("PostgreSQL does not need \"");
+            let (left, _) = named
+                .and_then(|(_, rest)| rest.split_once('"'))
+                .with_context(|| format!("nothing says what to do with what is left:\n{said}"))?;
+            let left = Path::new(left);
             ensure!(
-                said.contains("PostgreSQL does not need"),
-                "nothing says what to do with what is left:\n{said}"
+                left.starts_with(&kind.target.data_dir),
+                "that is not ours:\n{said}"
             );
-            fs::remove_dir_all(kind.target.data_dir.join("repmgr"))?;
+            if left.exists() {
+                fs::remove_dir_all(left)?;
+            }
         }
         self.assert_right(kind).with_context(|| said.to_owned())?;
         Ok(outcome.to_owned())

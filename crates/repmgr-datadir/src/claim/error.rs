@@ -101,9 +101,10 @@ impl FinishError {
             Self::Control(_) => Some("check the backup; another one may be whole".into()),
             Self::Flush(_) => Some("check the disk and the kernel's log before cloning again".into()),
             Self::Tree(error) => error.hint(),
-            // Not that of the cause: the same clone again would find a whole instance.
+            // Not that of the cause: the same clone again would find a whole instance. Where only the flush failed,
+            // it is gone, and comes back at most with a crash.
             Self::TidyUp { state, .. } => {
-                Some(format!("PostgreSQL does not need {state:?}: remove it when that is possible").into())
+                Some(format!("PostgreSQL does not need {state:?}: remove it where it is still there").into())
             }
         }
     }
