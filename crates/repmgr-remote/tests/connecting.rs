@@ -646,7 +646,6 @@ fn keys_of_the_agent_are_used_as_the_configuration_allows() {
     assert!(error.to_string().contains("agent at /nowhere"), "{error}");
 }
 
-/// An agent that has a thread for each connection.
 /// What the agent holds and what lies on the disk; `ssh` itself says that each gets in.
 #[test]
 fn certificates_log_in_wherever_they_and_their_keys_are() {
@@ -661,16 +660,12 @@ fn certificates_log_in_wherever_they_and_their_keys_are() {
         keygen(&["-s", &ca, "-I", "id", "-n", &user, "-V", validity, &public]);
     };
     let add = |socket: &str| Agent::add(Path::new(socket), &server.path("id"));
-    let agents: Vec<(&str, String, Agent)> = ["plain", "old", "both"]
-        .map(|name| {
-            let socket = path(name);
-            let agent = Agent::start(Path::new(&socket));
-            (name, socket, agent)
-        })
-        .into();
-    let [plain, old, both] = &agents[..] else {
-        unreachable!()
-    };
+    let agents = ["plain", "old", "both"].map(|name| {
+        let socket = path(name);
+        let agent = Agent::start(Path::new(&socket));
+        (name, socket, agent)
+    });
+    let [plain, old, both] = &agents;
     add(&plain.1);
     sign("20200101:20200102");
     add(&old.1);
@@ -706,6 +701,7 @@ fn certificates_log_in_wherever_they_and_their_keys_are() {
     try_with("certificate elsewhere", &plain.1, &elsewhere, SshClient::Auto);
 }
 
+/// An agent that has a thread for each connection.
 fn fake_agent(socket: &Path, serve: impl Fn(UnixStream) + Send + Sync + 'static) {
     let listener = UnixListener::bind(socket).unwrap();
     let serve = Arc::new(serve);

@@ -1,29 +1,51 @@
 //! Which algorithms are offered in the key exchange, and in which order.
 
-use std::collections::HashMap;
-
 use ssh2::{MethodType, Session};
 
 use super::settings::Settings;
 use crate::error::ConnectErrorKind as Kind;
 use crate::text::{printable, shorten};
 
+/// Lists by their names in `ssh -G`, and in OpenSSH's message when nothing of one is common.
+const LISTS: [(&str, &str); 4] = [
+    ("kexalgorithms", "key exchange method"),
+    (HOST_KEYS, "host key type"),
+    ("ciphers", "cipher"),
+    ("macs", "MAC"),
+];
+const HOST_KEYS: &str = "hostkeyalgorithms";
+
 /// What the configuration says of algorithms.
 #[derive(Debug, Clone)]
 pub(super) struct Algorithms {
-    /// Lists the user set, by their names in `ssh -G`.
-    pub(super) user_set: HashMap<&'static str, String>,
-    /// What `ssh` would offer, by its name in OpenSSH's message when nothing of it is common.
-    offers: HashMap<&'static str, String>,
+    lists: Vec<List>,
     /// Whether types that are known go before the order of the list of host key algorithms.
     known_types_first: bool,
 }
 
+/// What `ssh` would offer of one kind.
+#[derive(Debug, Clone)]
+struct List {
+    key: &'static str,
+    title: &'static str,
+    names: String,
+    /// Those of the default are left to libssh2.
+    is_of_user: bool,
+}
+
 impl Algorithms {
     pub(super) fn new(settings: &Settings, defaults: &Settings) -> Self {
+        let list = |(key, title)| {
+            let names = settings.get(key)?;
+            Some(List {
+                key,
+                title,
+                names: names.to_owned(),
+                is_of_user: defaults.get(key) != Some(names),
+            })
+        };
         Self {
-            user_set: user_set(settings, defaults),
-            offers: offers(settings),
+            lists: LISTS.into_iter().filter_map(list).collect(),
             known_types_first: known_types_first(settings, defaults),
         }
     }
@@ -31,10 +53,16 @@ impl Algorithms {
     /// OpenSSH's message with our list beside the server's, where the two hold nothing in common.
     pub(super) fn with_our_offer(&self, message: String) -> String {
         let named = |name: &str| message.contains(&format!("no matching {name} found"));
-        match self.offers.iter().find(|(name, _)| named(name)) {
-            Some((_, list)) => format!("{message}; our offer: {}", shorten(list, 600)),
+        match self.lists.iter().find(|list| named(list.title)) {
+            Some(list) => format!("{message}; our offer: {}", shorten(&list.names, 600)),
             None => message,
         }
+    }
+
+    /// The list by its name in `ssh -G`, if the user set it.
+    pub(super) fn of_user(&self, key: &str) -> Option<&str> {
+        let list = self.lists.iter().find(|list| list.key == key && list.is_of_user);
+        list.map(|list| list.names.as_str())
     }
 
     /// Sets what must be set before the handshake: lists of the user's, and host key types we know.
@@ -45,7 +73,7 @@ impl Algorithms {
             ("kexalgorithms", &[MethodType::Kex][..]),
         ];
         for (key, methods) in lists {
-            let Some(list) = self.user_set.get(key) else {
+            let Some(list) = self.of_user(key) else {
                 continue;
             };
             for method in methods {
@@ -57,10 +85,10 @@ impl Algorithms {
             .map_err(|e| handshake(&e))?;
         let list = host_key_order(
             &all,
-            self.user_set.get("hostkeyalgorithms").map(String::as_str),
+            self.of_user(HOST_KEYS),
             if self.known_types_first { known_types } else { &[] },
         );
-        set_preference(session, MethodType::HostKey, "hostkeyalgorithms", &list)
+        set_preference(session, MethodType::HostKey, HOST_KEYS, &list)
     }
 }
 
@@ -99,33 +127,10 @@ pub(super) fn host_key_order(supported: &[&str], user_set: Option<&str>, known_t
     base.join(",")
 }
 
-/// Lists that the user set; those of the default are left to libssh2.
-fn user_set(settings: &Settings, defaults: &Settings) -> HashMap<&'static str, String> {
-    let set = |key: &'static str| {
-        let set = settings.get(key)?;
-        (defaults.get(key) != Some(set)).then(|| (key, set.to_owned()))
-    };
-    let keys = ["ciphers", "macs", "kexalgorithms", "hostkeyalgorithms"];
-    keys.into_iter().filter_map(set).collect()
-}
-
-/// The lists of `ssh -G` by what "no matching ... found" calls them.
-fn offers(settings: &Settings) -> HashMap<&'static str, String> {
-    let names = [
-        ("key exchange method", "kexalgorithms"),
-        ("host key type", "hostkeyalgorithms"),
-        ("cipher", "ciphers"),
-        ("MAC", "macs"),
-    ];
-    let list = |(name, key)| Some((name, settings.get(key)?.to_owned()));
-    names.into_iter().filter_map(list).collect()
-}
-
 /// `ssh` orders host key types by what is known, unless the user set a list. One that was made of the default by
 /// `+` or `-` is none, and `ssh -G` shows only what came of it.
 pub(super) fn known_types_first(settings: &Settings, defaults: &Settings) -> bool {
-    const KEY: &str = "hostkeyalgorithms";
-    let (Some(set), Some(default)) = (settings.get(KEY), defaults.get(KEY)) else {
+    let (Some(set), Some(default)) = (settings.get(HOST_KEYS), defaults.get(HOST_KEYS)) else {
         return true;
     };
     let default: Vec<&str> = default.split(',').collect();

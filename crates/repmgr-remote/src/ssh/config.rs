@@ -208,13 +208,13 @@ fn interpret(
     words: &[String],
     options: &SshOptions,
 ) -> Result<ClientConfig, Kind> {
-    let Target {
+    let Destination {
         host,
         port,
         user,
         alias,
         tokens,
-    } = Target::new(settings, defaults, destination);
+    } = Destination::new(settings, defaults, destination);
     let (known_hosts_name, known_hosts_fallback) = known_hosts_names(alias, &host, port);
     Ok(ClientConfig {
         route: route(settings, &tokens, words, options)?,
@@ -250,7 +250,7 @@ fn interpret(
 }
 
 /// Who and where, and what this means for the rest of the configuration.
-struct Target {
+struct Destination {
     host: String,
     port: u16,
     user: String,
@@ -259,7 +259,7 @@ struct Target {
     tokens: Tokens,
 }
 
-impl Target {
+impl Destination {
     fn new(settings: &Settings, defaults: &Settings, destination: &str) -> Self {
         let original = settings
             .get("host")
