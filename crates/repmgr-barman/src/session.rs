@@ -420,16 +420,13 @@ mod tests {
 
     /// Does not ask PAM, and drops the environment, as sudo does.
     fn sudo(dir: &std::path::Path, allows: &str) -> Barman {
-        use std::os::unix::fs::PermissionsExt;
         let program = dir.join("sudo");
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in *-l*) {allows} ;; esac\nshift\nexec env -i PATH=\"$PATH\" \"$@\"\n"
         );
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        repmgr_lab::write_program(&program, &script).unwrap();
         let shown = dir.join("barman");
-        std::fs::write(&shown, "#!/bin/sh\necho \"limit=$PGCONNECT_TIMEOUT\"\n").unwrap();
-        std::fs::set_permissions(&shown, std::fs::Permissions::from_mode(0o755)).unwrap();
+        repmgr_lab::write_program(&shown, "#!/bin/sh\necho \"limit=$PGCONNECT_TIMEOUT\"\n").unwrap();
         let address = ServerAddress {
             command: format!("{} -n {}", program.display(), shown.display())
                 .parse()

@@ -272,8 +272,7 @@ fn without_python_there_files_come_whole() {
 
     // One that cannot even start is as good as none: too old, or broken.
     let program = bin.join(OsStr::from_bytes(b"python3"));
-    fs::write(&program, "#!/bin/sh\necho 'python3: broken' >&2\nexit 3\n").unwrap();
-    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    repmgr_lab::write_program(&program, "#!/bin/sh\necho 'python3: broken' >&2\nexit 3\n").unwrap();
     for compression in [Compression::Auto, Compression::None] {
         let old = Old::new(&listing, &[(b"f", new.clone())]);
         let options = Options {

@@ -71,16 +71,12 @@ pub(crate) fn install(major: &str) -> Hint {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn bin_dir(answer: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("postgres");
-        fs::write(&path, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        repmgr_lab::write_program(&path, &format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
         dir
     }
 

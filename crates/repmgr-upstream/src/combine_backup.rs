@@ -158,8 +158,6 @@ impl Combination {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use repmgr_types::Remedy;
 
@@ -171,8 +169,7 @@ mod tests {
 
     fn script(dir: &Path, body: &str) -> CombineBackup {
         let program = dir.join("pg_combinebackup");
-        fs::write(&program, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        repmgr_lab::write_program(&program, &format!("#!/bin/sh\n{body}\n")).unwrap();
         CombineBackup { program }
     }
 

@@ -42,4 +42,4 @@ pub use pg::{PgInstall, original_repmgr};
 pub use run::{Finished, check, run};
 pub use scratch::Scratch;
 pub use sshd::{HOST_ALIASES, Sshd};
-pub use tools::{calm, in_odd_surroundings, tool};
+pub use tools::{calm, in_odd_surroundings, tool, write_program};

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::account::Account;
 use crate::run::check;
-use crate::tools::{PATH, temp_dir, tool};
+use crate::tools::{PATH, temp_dir, tool, write_program};
 
 const GUARD: &str = include_str!("guard.sh");
 const MARK: &str = "REPMGR_LAB_SCRATCH";
@@ -152,11 +152,15 @@ impl Scratch {
             .parent()
             .context("a file in the scratch directory has a parent")?;
         self.account.make_dir(parent)?;
-        let mut file = tempfile::NamedTempFile::new_in(parent)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-        self.account.own(file.path())?;
-        file.persist(&path)?;
+        let new = tempfile::NamedTempFile::new_in(parent)?.into_temp_path();
+        if mode & 0o111 == 0 {
+            fs::write(&new, text)?;
+        } else {
+            write_program(&new, text)?;
+        }
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
+        self.account.own(&new)?;
+        new.persist(&path)?;
         Ok(path)
     }
 

@@ -6,12 +6,13 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Once;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use rustix::fs::Mode;
 
 /// Where Debian's packages put programs, for us and for everything we start.
@@ -43,6 +44,27 @@ pub fn tool(program: impl AsRef<Path>) -> Command {
         .env_clear()
         .envs([("PATH", PATH), ("LC_ALL", "C.UTF-8"), ("HOME", "/")]);
     command
+}
+
+/// Writes a program (a script) that can be run at once.
+///
+/// Another process writes it. A file that is open for writing cannot be executed, and a child that another thread
+/// makes meanwhile inherits what we have open, up to its exec.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_program(path: &Path, text: &str) -> Result<()> {
+    let mut child = tool("sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()?;
+    let mut input = child.stdin.take().context("the input is a pipe")?;
+    input.write_all(text.as_bytes())?;
+    drop(input);
+    let status = child.wait()?;
+    ensure!(status.success(), "could not write {} ({status})", path.display());
+    Ok(())
 }
 
 /// A command that fetches: with our environment, since proxies and mirrors are set there, but for what

@@ -22,7 +22,7 @@ impl Bench {
     fn original(&self, directory: &str, text: &str) -> PathBuf {
         fs::create_dir_all(self.path(directory)).unwrap();
         let name = format!("{directory}/repmgr");
-        self.write(&name, text);
+        repmgr_lab::write_program(&self.path(&name), text).unwrap();
         self.executable(&name);
         self.path(&name)
     }
@@ -97,7 +97,9 @@ fn what_is_ours_stays_here() {
 fn the_environment_is_the_same() {
     let bench = Bench::new();
     fs::create_dir(bench.path("bin")).unwrap();
-    fs::copy("/usr/bin/env", bench.path("bin/repmgr")).unwrap();
+    let mut copy = repmgr_lab::tool("cp");
+    copy.args(["/usr/bin/env".as_ref(), bench.path("bin/repmgr").as_os_str()]);
+    assert!(copy.status().unwrap().success());
     bench.executable("bin/repmgr");
     let path = bench.path("bin");
     on_path(bench.searching(&[]), &[&path])

@@ -92,7 +92,10 @@ pub(crate) fn program() -> &'static Path {
         let directory = TempDir::new().unwrap();
         give(directory.path(), 0o755);
         let path = directory.path().join("repmgr");
-        fs::copy(env!("CARGO_BIN_EXE_repmgr"), &path).unwrap();
+        // By another process: see repmgr_lab::write_program.
+        let mut copy = repmgr_lab::tool("cp");
+        copy.arg(env!("CARGO_BIN_EXE_repmgr")).arg(&path);
+        assert!(copy.status().unwrap().success());
         give(&path, 0o755);
         (directory, path)
     });

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,8 +87,7 @@ impl Bench {
             self.path("home/main/wals").display()
         );
         let text = format!("#!/bin/sh\necho \"$*\" >>'{}'\n{peek}\n{script}\n", log.display());
-        self.put("barman", text.as_bytes());
-        fs::set_permissions(self.path("barman"), fs::Permissions::from_mode(0o755)).unwrap();
+        repmgr_lab::write_program(&self.path("barman"), &text).unwrap();
     }
 
     /// How often it was called.
